@@ -1,0 +1,145 @@
+"""Put a checkpoint into weights/: `python -m nanoserve.download [NAME]`.
+
+From Python: `download("smollm2-135m")` gives the folder, and fetches only what is missing.
+"""
+
+import argparse
+import errno
+import sys
+from pathlib import Path
+
+from nanoserve.catalog import CATALOG
+from nanoserve.checkpoints import DEFAULT, TWIN, weights_dir
+from nanoserve.loader import CheckpointError, read_index
+from nanoserve.ondisk import adopted, show, state, verify
+from nanoserve.staging import (
+    DownloadError,
+    damage,
+    install,
+    is_complete,
+    locked,
+    need_space,
+    remove,
+    write_stamp,
+)
+
+
+def say(text: str) -> None:
+    """Tell the reader what is being done."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def resolve(name: str | None, full: bool = False) -> str:
+    """The catalog's name for what was asked. Raises DownloadError."""
+    name = (name or (TWIN if full else DEFAULT)).strip("/")
+    if full and name == TWIN:
+        name = f"{TWIN}-full"
+    if name not in CATALOG or (full and not name.startswith(TWIN)):
+        why = f"--full is for {TWIN} only" if full else f"there is no checkpoint named {name!r}"
+        raise DownloadError(f"{why[0].upper()}{why[1:]}; the names are {', '.join(CATALOG)}.")
+    return name
+
+
+def download(name: str | None = None, full: bool = False) -> Path:
+    """The folder of a complete and verified checkpoint, fetched or made where it is missing.
+
+    Raises DownloadError (a CheckpointError) with what happened and what to do; then nothing has
+    changed under the checkpoint's name.
+    """
+    name = resolve(name, full)
+    entry, target = CATALOG[name], weights_dir() / name
+    if is_complete(target, entry.pinned):
+        return target
+    staging = target.with_name(f".{name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target, say):
+            if not is_complete(target, entry.pinned) and not adopted(name, target, say):
+                build(name, staging)
+                install(staging, target)
+    except DownloadError as error:
+        raise DownloadError(f"{error}{offer(name)}") from error
+    except ImportError as error:
+        raise DownloadError(
+            f"The Python package {error.name} is missing: "
+            "`python -m pip install -r requirements.txt` brings what the download needs."
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DownloadError(
+                f"The disk became full while {name} was written to {target.parent}. Make room, or "
+                "set NANOSERVE_WEIGHTS to a folder on a larger disk; then run the same command."
+            ) from error
+        raise DownloadError(
+            f"{error.filename or target.parent} cannot be used ({error.strerror or error}). "
+            "NANOSERVE_WEIGHTS can name another folder for checkpoints."
+        ) from error
+    return target
+
+
+def build(name: str, staging: Path) -> None:
+    """Fill the staging folder, check every file in it, and stamp it."""
+    entry = CATALOG[name]
+    try:
+        if not entry.resumes:
+            remove(staging)
+        staging.mkdir(exist_ok=True)
+        if entry.room:
+            need_space(staging, entry.room)
+        entry.make(staging, say)
+        if problems := damage(staging, entry.pinned or {}):
+            raise DownloadError(
+                f"{name} did not come out as recorded ({'; '.join(problems)}). The versions in "
+                "requirements.txt make it right: `python -m pip install -r requirements.txt`."
+            )
+        read_index(staging)
+        write_stamp(staging)
+    except BaseException:  # Ctrl-C too
+        if not entry.resumes:
+            remove(staging)
+        raise
+
+
+def offer(name: str) -> str:
+    """What else can be had when the hub cannot."""
+    if CATALOG[name].pinned:
+        return ""
+    there = [other for other in CATALOG if other != name and state(other)[0] == "complete"]
+    disk = f" On disk: {', '.join(there)} (NANOSERVE_CHECKPOINT picks one)." if there else ""
+    return f"{disk} `python -m nanoserve.download` gets {DEFAULT}, which needs no account."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. 0: all is well, 1: it is not, 130: interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m nanoserve.download", description=main.__doc__)
+    parser.add_argument("name", nargs="?", help=f"one of {', '.join(CATALOG)}; default {DEFAULT}")
+    parser.add_argument("--full", action="store_true", help=f"{TWIN} with all its 16 layers")
+    parser.add_argument("--list", action="store_true", help="what there is, and what is on disk")
+    parser.add_argument("--verify", action="store_true", help="read every file and check its hash")
+    args = parser.parse_args(argv)
+    try:
+        if args.list:
+            show()
+        elif args.verify:
+            name = resolve(args.name, args.full)
+            if problems := verify(name):
+                again = f"`python -m nanoserve.download {name}` makes it anew"
+                raise DownloadError("\n  ".join([f"{name} is damaged; {again}:", *problems]))
+            print(f"{name}: every file is as it should be")
+        else:
+            path = download(args.name, args.full)
+            print(f"{path.name} is complete: {path}")
+    except CheckpointError as error:
+        say(f"error: {error}")
+        return 1
+    except OSError as error:  # a file that cannot be read while it is listed or verified
+        say(f"error: {error.filename or weights_dir()} cannot be read ({error.strerror or error})")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: nothing half made was left under the checkpoint's name")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

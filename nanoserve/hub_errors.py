@@ -1,0 +1,100 @@
+"""What went wrong with the hub, in words for the reader."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nanoserve.staging import DownloadError, human
+
+LOGIN = "`hf auth login`"
+
+
+@contextmanager
+def explained(repo: str, part: Path | None = None) -> Iterator[None]:
+    """Turn the errors of huggingface_hub and of the network into DownloadError.
+
+    `part` is the file that was being written. Errors of the disk pass through unchanged.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        raise DownloadError(refused(repo, error.response)) from error
+    except OfflineModeIsEnabled as error:
+        raise DownloadError(
+            f"HF_HUB_OFFLINE is set, so the hub is not asked for {repo}. Unset it to download."
+        ) from error
+    except Exception as error:
+        if not (text := network(error, part)):
+            raise
+        raise DownloadError(text) from error
+
+
+def refused(repo: str, response) -> str:
+    """What an answer of the hub means: a status code, and a code of its own for gated files."""
+    from huggingface_hub import constants
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    status, code = response.status_code, response.headers.get("X-Error-Code", "")
+    said = response.headers.get("X-Error-Message", "")
+    said = re.sub(r"\bhf_\w+", "hf_...", said)[:200]
+    if status == 401 and "credentials" in said:
+        return f"The hub does not know your access token: run {LOGIN} with a new one."
+    if status == 401:
+        return (
+            f"{repo} is gated, and you are not logged in. Accept the licence at {page}, then run "
+            f"{LOGIN} and the same command again."
+        )
+    if status == 403 and ("await" in said or "pending" in said):
+        return (
+            f"Your request for {repo} is awaiting an answer; {page} shows its state. Run the same "
+            f"command again when it is granted ({LOGIN} need not be repeated)."
+        )
+    if status == 403 and code == "GatedRepo" and "fine-grained" not in said:
+        return (
+            f"You are logged in, but have no access to {repo}. Accept the licence at {page}, then "
+            f"run the same command again, or {LOGIN} if you accepted it with another account. "
+            f"The hub says: {said or 'nothing more'}."
+        )
+    if status == 403:
+        return (
+            f"The hub refuses {repo} to this token: {said or 'it says no more'}. A fine-grained "
+            f"token needs the permission to read public gated repositories; run {LOGIN} with one "
+            f"that has it. The licence is at {page}."
+        )
+    if status == 404:
+        return f"{page} is not there (404), or not for you: see it in a browser."
+    if status == 429:
+        return f"The hub answers 429, too many requests: wait some minutes, or run {LOGIN}."
+    if status >= 500:
+        return f"The hub has a fault of its own ({status}): try again later."
+    return f"The hub answers {status} for {repo}: {said or response.reason_phrase}."
+
+
+def network(error: Exception, part: Path | None) -> str:
+    """What a failure of the connection means; "" for an error that is none."""
+    if isinstance(error, OSError) and "Consistency check failed" in str(error):
+        sizes = re.search(r"should be of size (\d+) but has size (\d+)", str(error))
+        wanted, found = sizes.groups() if sizes else ("?", "?")
+        if part:
+            part.unlink(missing_ok=True)
+        return (
+            f"A file arrived with {found} bytes, and the hub says {wanted}; it was thrown away. "
+            "Run the same command again; the other files are kept."
+        )
+    # The library's client is httpx in version 1 and httpx2 in version 2: known by their names.
+    if not type(error).__module__.startswith("httpx"):
+        return ""
+    kind = type(error).__name__
+    kept = part.stat().st_size if part and part.is_file() else 0
+    if kept or (part and kind not in ("ConnectError", "ConnectTimeout", "ProxyError")):
+        return (
+            f"The connection to the hub was cut ({kind}). {human(kept)} of this file are kept: run "
+            "the same command again, and it goes on from there."
+        )
+    return (
+        f"The hub is out of reach ({kind}: {str(error)[:120] or 'no answer'}). Is there a network? "
+        f"A proxy is taken from HTTPS_PROXY."
+    )

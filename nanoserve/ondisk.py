@@ -1,0 +1,93 @@
+"""How checkpoints stand on disk: complete, damaged, put there by other means."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from nanoserve.catalog import CATALOG
+from nanoserve.checkpoints import weights_dir
+from nanoserve.loader import CheckpointError, read_index
+from nanoserve.staging import (
+    DownloadError,
+    damage,
+    human,
+    is_complete,
+    read_stamp,
+    save_stamp,
+    write_stamp,
+)
+
+
+def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
+    """Whether the folder is complete though it bears no stamp: put there by other means.
+
+    False where it is missing, or is ours and damaged; such a folder is replaced. Raises
+    DownloadError where it is neither complete nor ours: nobody's files are thrown away.
+    """
+    if read_stamp(target) is not None or not target.exists():
+        return False
+    if target.is_dir() and not any(target.iterdir()):
+        return False
+    if problems := unstamped(name, target):
+        raise DownloadError(
+            f"{target} is there, is not complete ({problems[0]}) and was not made by this "
+            "command: move it away, then run the same command again."
+        )
+    try:
+        write_stamp(target)
+    except PermissionError:
+        say(f"{target} is read-only, so the next run will look through it again")
+    return True
+
+
+def unstamped(name: str, target: Path) -> list[str]:
+    """What is wrong with a folder that has no stamp: by its hashes, else by its headers."""
+    pinned = CATALOG[name].pinned
+    if pinned:
+        return damage(target, pinned)
+    if not (target / "config.json").is_file():
+        return ["config.json is missing"]
+    try:
+        read_index(target)
+    except CheckpointError as error:
+        return [str(error)]
+    return []
+
+
+def verify(name: str) -> list[str]:
+    """What is wrong with a checkpoint on disk, every file read. Marks a damaged one as such."""
+    target = weights_dir() / name
+    if not target.is_dir():
+        raise DownloadError(f"{name} is not in {weights_dir()}.")
+    files = read_stamp(target)
+    if files is None:
+        return unstamped(name, target)
+    known = {n: info["sha256"] for n, info in files.items()}
+    problems = damage(target, CATALOG[name].pinned or known)
+    if problems:
+        # A file of the right size is no longer taken for whole: the next download replaces it.
+        with suppress(OSError):  # a read-only checkpoint is reported all the same
+            save_stamp(target, {n: {"size": -1, "sha256": known[n]} for n in known})
+    return problems
+
+
+def state(name: str) -> tuple[str, str]:
+    """How a checkpoint stands on disk, and its size."""
+    entry, target = CATALOG[name], weights_dir() / name
+    part = target.with_name(f".{name}.part")
+    if is_complete(target, entry.pinned):
+        return "complete", human(sum(info["size"] for info in read_stamp(target).values()))
+    if target.exists():
+        return "unchecked" if read_stamp(target) is None else "damaged", human(entry.size)
+    if part.is_dir():
+        there = sum(path.stat().st_size for path in part.iterdir() if path.is_file())
+        return f"begun, {human(there)}", human(entry.size)
+    return "absent", human(entry.size)
+
+
+def show() -> None:
+    """Print every checkpoint: state, size, licence."""
+    print(f"in {weights_dir()}")
+    for name, entry in CATALOG.items():
+        how, size = state(name)
+        print(f"  {name:<24} {how:<16} {size:>9}  {entry.licence:<20} {entry.about}")
