@@ -38,18 +38,19 @@ def card(path: Path, title: str, subtitle: str, today: int) -> None:
 def _strip(axes, today: int) -> None:
     scale, left, top = 1060 / WIDTH, 70, 430
 
-    def box(x, y, w, h, face, edge):
+    def box(x, y, w, h, face, edge, zorder=2):
         axes.add_patch(FancyBboxPatch(
             (left + x * scale, top + y * scale), w * scale, h * scale, lw=1.6, fc=face, ec=edge,
-            boxstyle="round,pad=0,rounding_size=8"))
+            boxstyle="round,pad=0,rounding_size=8", zorder=zorder))
 
     def colours(day):
         if day == today:
             return ACCENT, ACCENT, PAPER
         return BOX, (ACCENT if day < today < EVERY_DAY else LINE), (MUTED if day > today else INK)
 
-    box(*BLOCK, "#182026", ACCENT if today == 7 else LINE)
-    axes.plot([left, left + (WIDTH - 14) * scale], [top + MIDDLE * scale] * 2, color=LINE, lw=1.4)
+    box(*BLOCK, "#182026", ACCENT if today == 7 else LINE, zorder=0)
+    axes.plot([left, left + (WIDTH - 14) * scale], [top + MIDDLE * scale] * 2, color=LINE, lw=1.4,
+              zorder=1)
     for piece in PIECES:
         face, edge, ink = colours(piece.day)
         box(piece.x, piece.y, piece.w, piece.h, face, edge)

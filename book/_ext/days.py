@@ -8,11 +8,13 @@ In Jupyter that is a line in italics. Here its date goes to the feed and the par
 becomes the page's description, for search engines and previews. A day without it is a warning.
 """
 
+import html
 import re
 from dataclasses import dataclass
 from datetime import date
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
@@ -39,9 +41,18 @@ def read_day(docname: str, doctree: nodes.document) -> Day | None:
     if not found or not isinstance(byline[0], nodes.emphasis):
         return None
     byline["classes"].append("ns-byline")
-    prose = [p for p in paragraphs[1:] if not isinstance(p.parent, nodes.figure)]
-    summary = " ".join(prose[0].astext().split()) if prose else ""
+    prose = [p for p in paragraphs[1:] if not any(p.findall(nodes.image))]
+    summary = _plain(prose[0]) if prose else ""
     return Day(docname, title.astext(), date.fromisoformat(found[1]), summary)
+
+
+def _plain(paragraph: nodes.paragraph) -> str:
+    """The paragraph's words, without citations, whose text is still a key at this point."""
+    copy = paragraph.deepcopy()
+    for reference in list(copy.findall(addnodes.pending_xref)):
+        if reference.get("refdomain") == "cite":
+            reference.parent.remove(reference)
+    return " ".join(copy.astext().split())
 
 
 def on_read(app, doctree: nodes.document) -> None:
@@ -54,6 +65,14 @@ def on_read(app, doctree: nodes.document) -> None:
         return
     known_days(app.env)[docname] = day
     app.env.metadata[docname]["og:description"] = day.summary
+
+
+def describe(app, pagename, templatename, context, doctree) -> None:
+    """The description that search engines show, before opengraph takes the first 200 signs."""
+    day = known_days(app.env).get(pagename)
+    if day:
+        tag = f'<meta name="description" content="{html.escape(day.summary)}" />\n'
+        context["metatags"] = context.get("metatags", "") + tag
 
 
 def known_days(env) -> dict[str, Day]:
@@ -70,4 +89,5 @@ def forget(app, env, docname: str) -> None:
 def setup(app) -> dict:
     app.connect("doctree-read", on_read)
     app.connect("env-purge-doc", forget)
+    app.connect("html-page-context", describe, priority=400)
     return {"version": "1", "env_version": 1, "parallel_read_safe": False}

@@ -1,0 +1,96 @@
+"""The book's own Sphinx extensions, without a build."""
+
+import sys
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
+
+import pytest
+from docutils import nodes
+
+BOOK = Path(__file__).parents[1] / "book"
+sys.path[:0] = [str(BOOK / "_ext"), str(BOOK / "figures")]
+
+import days  # noqa: E402
+import feed  # noqa: E402
+import inline_figures  # noqa: E402
+import lean  # noqa: E402
+import strip  # noqa: E402
+
+
+def page(*paragraphs: list[nodes.Node]) -> nodes.document:
+    doc = nodes.document("", "")
+    doc += nodes.title("", "Day 4: RMSNorm and RoPE")
+    for children in paragraphs:
+        doc += nodes.paragraph("", "", *children)
+    return doc
+
+
+def em(words: str) -> list[nodes.Node]:
+    return [nodes.emphasis("", words)]
+
+
+BYLINE = em("2026-06-19 · 20 minutes · builds layers.py · checked against transformers")
+
+
+def test_drawings_are_what_the_script_draws():
+    for name, content in strip.files().items():
+        assert (BOOK / "figures" / name).read_text(encoding="utf-8") == content, name
+
+
+@pytest.mark.parametrize("day", strip.DAYS)
+def test_each_day_lights_its_own_piece_and_no_other(day):
+    lit = [piece.day for piece in strip.PIECES if "ns-lit" in strip.state(piece.day, day)[0]]
+    assert set(lit) == {day}
+
+
+@pytest.mark.parametrize("path", sorted((BOOK / "figures").glob("*.svg")), ids=lambda p: p.name)
+def test_drawings_are_well_formed_and_have_no_ids(path):
+    root = ElementTree.parse(path).getroot()
+    assert not [e for e in root.iter() if "id" in e.attrib]
+    assert root.find("{http://www.w3.org/2000/svg}title").text
+
+
+def test_byline_gives_date_title_and_summary():
+    strip_image = [nodes.image(uri="strip.svg", alt="the block")]
+    doc = page(BYLINE, strip_image, [nodes.Text("A norm keeps\nthe scale.")])
+    day = days.read_day("book/day04", doc)
+    title = "Day 4: RMSNorm and RoPE"
+    assert day == days.Day("book/day04", title, date(2026, 6, 19), "A norm keeps the scale.")
+    assert doc[1]["classes"] == ["ns-byline"]
+
+
+@pytest.mark.parametrize("first", [em("20 minutes"), [nodes.Text("2026-06-19 · 20 minutes · x")]])
+def test_a_page_without_a_byline_is_no_day(first):
+    assert days.read_day("book/day04", page(first)) is None
+
+
+def test_feed_is_atom_newest_first():
+    two = [days.Day(f"book/day0{n}", f"Day {n}: a < b", date(2026, 6, 15 + n), "s") for n in (2, 3)]
+    root = ElementTree.fromstring(feed.atom(two, "nanoserve", "us", "https://example.org/book/"))
+    ns = {"a": feed.ATOM}
+    assert [e.text for e in root.findall("a:entry/a:title", ns)] == ["Day 3: a < b", "Day 2: a < b"]
+    assert root.find("a:updated", ns).text == "2026-06-18T00:00:00Z"
+    links = [e.get("href") for e in root.findall("a:entry/a:link", ns)]
+    assert links[0] == "https://example.org/book/book/day03.html"
+
+
+def test_inlined_drawing_has_alt_text_and_resolved_links():
+    markup = inline_figures.svg_markup(BOOK / "figures/block.svg", 'the "block"', "to-{}".format)
+    assert 'role="group" aria-label="the &quot;block&quot;"' in markup
+    assert 'href="to-day04"' in markup and "<title>" not in markup
+    plain = inline_figures.svg_markup(BOOK / "figures/strip-day04.svg", "strip", str)
+    assert 'class="ns-diagram ns-strip"' in plain and 'role="img"' in plain
+
+
+def test_scripts_that_a_page_does_not_need_are_dropped():
+    def script(name=None, body=""):
+        return SimpleNamespace(filename=name, attributes={"body": body})
+
+    math = [script("_static/../mathjax/startup.js"), script(body="window.MathJax = {}")]
+    thebe = [script("_static/sphinx-thebe.js"), script(body="const THEBE_JS_URL = 1")]
+    keep = script("_static/doctools.js")
+    scripts = [*math, *thebe, keep]
+    assert [s for s in scripts if lean.wanted(s, math=False)] == [keep]
+    assert [s for s in scripts if lean.wanted(s, math=True)] == [*math, keep]
