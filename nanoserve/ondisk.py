@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nanoserve.catalog import CATALOG
 from nanoserve.checkpoints import weights_dir
-from nanoserve.loader import CheckpointError, read_index
+from nanoserve.headers import CheckpointError
 from nanoserve.staging import (
     DownloadError,
     damage,
@@ -42,6 +42,8 @@ def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
 
 def unstamped(name: str, target: Path) -> list[str]:
     """What is wrong with a folder that has no stamp: by its hashes, else by its headers."""
+    from nanoserve.loader import read_index  # with torch, which takes seconds to import
+
     pinned = CATALOG[name].pinned
     if pinned:
         return damage(target, pinned)

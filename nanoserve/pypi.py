@@ -3,14 +3,15 @@
 An installer does the fetching, because it knows the reader's mirror, proxy and certificates.
 """
 
+import errno
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
-from os import environ
 from pathlib import Path
 
 from nanoserve.staging import DownloadError, sha256
@@ -50,17 +51,22 @@ def fetch(folder: Path, by_hand: Path, say: Callable[[str], None]) -> Path:
 
 
 def run(command: list[str], folder: Path, by_hand: Path) -> None:
-    """Run an installer; its progress is shown on a terminal, its errors go into ours."""
+    """Run an installer; its progress is shown on a terminal, its errors go into ours.
+
+    Raises DownloadError, or OSError where the disk is full.
+    """
     # Temporary files go to the disk whose free space was looked at.
     done = subprocess.run(
         command,
-        env=environ | {"TMPDIR": str(folder)},
+        env=os.environ | {"TMPDIR": str(folder)},
         stdout=None if sys.stderr.isatty() else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
     )
     if done.returncode:
+        if os.strerror(errno.ENOSPC) in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         cause = [line for line in lines if re.match("error", line, re.IGNORECASE)] or lines[-1:]
         reason = re.sub(r"://[^/@\s]+@", "://", "; ".join(cause[:3]))  # no password of an index

@@ -5,7 +5,9 @@ digits, and writes what its version of the day writes. The steps are few, and th
 come out everywhere, so they are taken here.
 """
 
+import errno
 import json
+import re
 from pathlib import Path
 
 # What is llama.cpp's name for each tensor of a layer, and HuggingFace's.
@@ -156,9 +158,13 @@ def tokenizer(reader) -> dict[str, dict]:
 
 
 def convert(gguf_file: Path, folder: Path) -> None:
-    """Write the checkpoint: config, tokenizer, three shards of at most 100 MB and their index."""
+    """Write the checkpoint: config, tokenizer, three shards of at most 100 MB and their index.
+
+    Raises OSError where the disk cannot take them.
+    """
     from gguf import GGUFReader
     from huggingface_hub import save_torch_state_dict
+    from safetensors import SafetensorError
 
     reader = GGUFReader(gguf_file)
     ids = {k: CONFIG[k] for k in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -166,4 +172,9 @@ def convert(gguf_file: Path, folder: Path) -> None:
     for name, data in files.items():
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    save_torch_state_dict(weights(reader), folder, max_shard_size="100MB")
+    try:
+        save_torch_state_dict(weights(reader), folder, max_shard_size="100MB")
+    except SafetensorError as error:
+        # The library gives a failed write as text only: "I/O error: ... (os error 28)".
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code[1]) if code else errno.EIO, str(error), str(folder)) from error

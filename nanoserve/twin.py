@@ -105,7 +105,7 @@ def table(name: str, shape: tuple[int, ...]) -> np.ndarray:
         normal = NormalDist(sigma=std).inv_cdf
         values = [normal((i + 0.5) / 65536) for i in steps]
     bits = np.array(values, dtype="<f4").view("<u4").astype("<u8")
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")  # to nearest, ties to even
+    return ((bits + 0x8000) >> 16).astype("<u2")  # to the nearest; none lies halfway
 
 
 def chunks(name: str, shape: tuple[int, ...]):
