@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from nanoserve.loader import CheckpointError
+from nanoserve.headers import CheckpointError
 
 DEFAULT = "smollm2-135m"
 TWIN = "llama-3.2-1b-twin"

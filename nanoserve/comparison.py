@@ -1,0 +1,99 @@
+"""Holding a tensor of ours against HuggingFace's, and the table of the verdicts."""
+
+from dataclasses import dataclass
+from html import escape
+
+import torch
+
+from nanoserve.signatures import signature
+
+
+def compare(
+    name: str,
+    mine: torch.Tensor,
+    theirs: torch.Tensor,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+) -> float:
+    """The largest |mine - theirs|, if everywhere within atol + rtol * |theirs|.
+
+    Shapes and dtypes must agree too. Otherwise AssertionError: what differs and by how much,
+    where that starts, and which known mistakes look like it.
+    """
+
+    def explain(message: str) -> str:
+        head = f"{name} does not match HuggingFace. {message}"
+        return "\n".join([head, *signature(mine, theirs)])
+
+    torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol, msg=explain)
+    if not mine.numel():
+        raise AssertionError(f"{name}: there is nothing to compare")
+    return (mine.double() - theirs.double()).abs().max().item()
+
+
+@dataclass
+class Row:
+    """What is known of one component of one checkpoint."""
+
+    checkpoint: str
+    component: str
+    tensors: int = 0
+    error: float = 0.0
+    identical: int = 0
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, what varies between machines last."""
+        if self.identical == self.tensors:
+            error = "error 0, bit-identical"
+        else:
+            error = f"error {self.error:.1e}"
+        return self.checkpoint, self.component, f"{self.tensors} tensors", "match", error
+
+
+class Scoreboard:
+    """Comparisons gathered by checkpoint and component into a table. A failed one raises."""
+
+    def __init__(self, title: str):
+        self.title, self.rows = title, {}
+
+    def compare(
+        self,
+        ref,
+        component: str,
+        name: str,
+        mine: torch.Tensor,
+        theirs: torch.Tensor | None = None,
+        **tolerances: float,
+    ) -> None:
+        """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`."""
+        theirs = ref.outputs[name] if theirs is None else theirs
+        error = compare(f"{ref.path.name}, {name} ({component})", mine, theirs, **tolerances)
+        key = ref.path.name, component
+        row = self.rows.setdefault(key, Row(*key))
+        row.tensors += 1
+        row.error = max(row.error, error)
+        row.identical += torch.equal(mine, theirs)
+
+    def verdict(self) -> str:
+        """One line: what has been shown."""
+        count = sum(row.tensors for row in self.rows.values())
+        return f"{self.title}: {count} tensors match HuggingFace within 1e-5"
+
+    def __repr__(self) -> str:
+        table = [row.cells() for row in self.rows.values()]
+        widths = [max(len(cells[i]) for cells in table) for i in range(4)] if table else []
+        lines = ["  ".join([*map(str.ljust, cells[:4], widths), cells[4]]) for cells in table]
+        return "\n".join([self.verdict(), *lines])
+
+    def _repr_html_(self) -> str:
+        heads = ("checkpoint", "component", "compared", "verdict", "largest difference")
+        head = "".join(f"<th>{name}</th>" for name in heads)
+        body = ""
+        for row in self.rows.values():
+            *cells, verdict, error = map(escape, row.cells())
+            texts = "".join(f"<td>{cell}</td>" for cell in cells)
+            body += f'<tr>{texts}<td class="pass">{verdict}</td><td>{error}</td></tr>\n'
+        return (
+            f'<div class="nanoserve-scoreboard"><p><strong>{escape(self.verdict())}</strong></p>'
+            f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
+        )

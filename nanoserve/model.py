@@ -1,0 +1,72 @@
+"""The blocks stacked into a model."""
+
+from os import PathLike
+
+import torch
+from torch import nn
+
+from nanoserve.config import ModelConfig
+from nanoserve.layers import RMSNorm, TransformerBlock, rope_table
+from nanoserve.loader import load_weights
+
+
+class Llama(nn.Module):
+    """A Llama-architecture model: embedding, blocks, final norm, and a head.
+
+    A tied head is the embedding itself and has no parameter; an untied one is `lm_head`.
+    Source: Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
+    """
+
+    def __init__(self, config: ModelConfig, num_blocks: int | None = None):
+        super().__init__()
+        if num_blocks is None:
+            num_blocks = config.num_hidden_layers
+        if not 0 <= num_blocks <= config.num_hidden_layers:
+            raise ValueError(f"num_blocks is {num_blocks}, of {config.num_hidden_layers} layers")
+        self.config = config
+        # Left empty: its values come from a file, and random ones would take seconds to draw.
+        table = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
+        self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(num_blocks))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | PathLike,
+        num_blocks: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> "Llama":
+        """The checkpoint in the folder `path`, ready for inference, on the CPU.
+
+        With `num_blocks`, only the first so many blocks are made and read from the files.
+        Raises ConfigError or CheckpointError.
+        """
+        config = ModelConfig.from_pretrained(path)
+        with torch.device("meta"):  # no memory and no random numbers for what is overwritten
+            model = cls(config, num_blocks).to(dtype)
+        model.to_empty(device="cpu").requires_grad_(False).eval()
+        load_weights(model, path)
+        return model
+
+    def hidden_states(
+        self, input_ids: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """The embedding, then each block's output: 1 + blocks tensors (B, T, C).
+
+        `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts from 0 if not given.
+        """
+        if positions is None:
+            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        cos, sin = rope_table(self.config, positions)
+        states = [self.embed(input_ids)]
+        for block in self.blocks:
+            states.append(block(states[-1], cos, sin))
+        return states
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Scores of every token as the next one: (..., C) -> (..., vocab_size)."""
+        head = self.embed if self.config.tie_word_embeddings else self.lm_head
+        return nn.functional.linear(self.norm(x), head.weight)
