@@ -118,6 +118,7 @@ class Reference:
     `dtype` float64 stands for exact arithmetic: HuggingFace's modules that would go down to
     float32 are then replaced by torch's own. With `attention` other than "eager", there are no
     q, k, v and weights. With `keep_parameters`, `parameters` has every parameter, by our names.
+    `input_ids` and `positions`, both (B, T), replace the fixed prompt.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class Reference:
         dtype: torch.dtype = torch.float32,
         attention: str = "eager",
         keep_parameters: bool = False,
+        input_ids: torch.Tensor | None = None,
+        positions: torch.Tensor | None = None,
     ):
         self.path = Path(path)
         model = AutoModelForCausalLM.from_pretrained(
@@ -136,7 +139,11 @@ class Reference:
         ).eval()
         self.config = model.config
         self.num_layers = model.config.num_hidden_layers
-        self.input_ids, self.positions = prompt(self.path, model.config)
+        if input_ids is None:
+            input_ids, positions = prompt(self.path, model.config)
+        elif positions is None:
+            positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+        self.input_ids, self.positions = input_ids, positions
         self.inputs, self.outputs = {}, {}
         if dtype == torch.float64:
             widen(model)
