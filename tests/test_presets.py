@@ -27,7 +27,7 @@ PRESETS = {
     "SmolLM2-360M": (49152, 960, 2560, 32, 15, 5, 8192, 1e5, None, 1e-5, True),
     "SmolLM2-1.7B": (49152, 2048, 8192, 24, 32, 32, 8192, 13e4, None, 1e-5, True),
 }
-FIELDS = [
+FIELDS = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -39,7 +39,7 @@ FIELDS = [
     "rope_scaling",
     "rms_norm_eps",
     "tie_word_embeddings",
-]
+)
 
 
 @pytest.mark.parametrize("name", PRESETS)
