@@ -1,0 +1,71 @@
+"""Writes book/bugs.md from a run of all planted bugs: python tests/mutants/page.py"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from mutants.catalog import Mutant, catalog  # noqa: E402
+from mutants.run import BOOK, Outcome, comparison_cell, run_check  # noqa: E402
+
+PAGE = BOOK / "bugs.md"
+INTRO = """\
+# The bugs this book catches
+
+"It matches HuggingFace to 1e-5" is worth as much as the bugs it would notice. So we planted
+{count} of them, one at a time, each a small edit that a person could really make, and ran the
+comparison cell of the day that builds the piece. All {count} make it fail.
+
+The last column asks what a weaker test would have said: HuggingFace's own initial weights (all
+gains 1, projections near 0), a head of 8 channels, one row of 8 tokens, the last hidden state at
+1e-5. It is a common way to test a from-scratch Llama, and it lets {missed} of the {count} pass.
+
+"Off by" is the first difference that the cell reports, against a bar of 1e-5; "refused" means
+that our own code stopped with an error that says why, and "noticed" that the cell checks something
+which is not a number. The table is written by `tests/mutants/page.py` from a run, and
+`make test` runs every row again.
+"""
+
+
+def result(mutant: Mutant) -> tuple[Mutant, Outcome, Outcome]:
+    """The mutant with what its day's cell and the weaker test say."""
+    weak = (HERE / "weak.py").read_text("utf-8")
+    return mutant, run_check(comparison_cell(mutant.day), mutant), run_check(weak, mutant)
+
+
+def off_by(outcome: Outcome) -> str:
+    """How far off the day's cell found it."""
+    if outcome.error != "AssertionError":
+        return "refused"
+    return "noticed" if outcome.difference is None else f"{outcome.difference:.0e}"
+
+
+def row(mutant: Mutant, outcome: Outcome, weak: Outcome) -> str:
+    """A line of the table."""
+    day = f"[Day {int(mutant.day[3:])}]({mutant.day}.ipynb)"
+    weaker = "lets it pass" if weak.verdict == "passed" else "fails"
+    cells = (f"`{mutant.name}`", mutant.bug, mutant.looks, day, off_by(outcome), weaker)
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Run everything, two at a time, and write the page; exit 1 if a bug gets through."""
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(result, catalog()))
+    for mutant, outcome, _ in results:
+        if outcome.verdict != "caught":
+            sys.exit(f"{mutant.name}: {outcome.verdict}\n{outcome.message}")
+    missed = sum(weak.verdict == "passed" for _, _, weak in results)
+    text = INTRO.format(count=len(results), missed=missed)
+    for module in dict.fromkeys(mutant.module for mutant, _, _ in results):
+        text += f"\n## In `{module}.py`\n\n"
+        text += "| name | bug | what it looks like | caught on | off by | a weaker test |\n"
+        text += "|---|---|---|---|---|---|\n"
+        text += "".join(row(*r) + "\n" for r in results if r[0].module == module)
+    PAGE.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""A weaker test, of a kind that is often shipped: run as a script against some nanoserve.
+
+HuggingFace's own initial weights, head_dim 8, one row of eight tokens, the last hidden state.
+"""
+
+import tempfile
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from nanoserve.model import Llama
+
+config = LlamaConfig(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    rms_norm_eps=1e-5,
+    max_position_embeddings=131072,
+    tie_word_embeddings=True,
+    rope_parameters={
+        "rope_type": "llama3",
+        "rope_theta": 500000.0,
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+)
+torch.manual_seed(0)
+theirs = LlamaForCausalLM(config).eval()
+with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    theirs.save_pretrained(folder)
+    ids = torch.arange(8)[None]
+    wanted = theirs(ids, output_hidden_states=True).hidden_states[-1]
+    ours = Llama.from_pretrained(folder)
+    torch.testing.assert_close(ours.norm(ours.hidden_states(ids)[-1]), wanted, rtol=1e-5, atol=1e-5)
