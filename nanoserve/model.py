@@ -46,9 +46,12 @@ class Llama(nn.Module):
         """
         config = ModelConfig.from_pretrained(path)
         with torch.device("meta"):  # no memory and no random numbers for what is overwritten
-            model = cls(config, num_blocks).to(dtype)
-        model.to_empty(device="cpu").requires_grad_(False).eval()
-        load_weights(model, path)
+            model = cls(config, num_blocks)
+        # Memory only now. Not by to_empty, which for meta tensors imports a compiler: 2 seconds.
+        named = model.named_parameters()
+        memory = {name: torch.empty(meta.shape, dtype=dtype) for name, meta in named}
+        model.load_state_dict(memory, assign=True)
+        load_weights(model.requires_grad_(False).eval(), path)
         return model
 
     def hidden_states(

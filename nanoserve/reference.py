@@ -83,11 +83,6 @@ def recorded_attention(module, q, k, v, mask, scaling, **kwargs):
     return mix, weights
 
 
-# The public way to see q and k after RoPE: the model hands them to this function.
-AttentionInterface.register("nanoserve_recorded", recorded_attention)
-AttentionMaskInterface.register("nanoserve_recorded", eager_mask)
-
-
 def exact_attention(q, k, v, mask, scaling):
     """Attention in float64 throughout, by torch: HuggingFace's takes its softmax in float32."""
     attend = nn.functional.scaled_dot_product_attention
@@ -131,6 +126,9 @@ class Reference:
         positions: torch.Tensor | None = None,
     ):
         self.path = Path(path)
+        # The public way to see q and k after RoPE: the model hands them to this function.
+        AttentionInterface.register("nanoserve_recorded", recorded_attention)
+        AttentionMaskInterface.register("nanoserve_recorded", eager_mask)
         model = AutoModelForCausalLM.from_pretrained(
             self.path,
             dtype=dtype,
