@@ -72,6 +72,20 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
     return x * cos + torch.cat([-second, first], -1) * sin
 
 
+class Linear(nn.Linear):
+    """A matrix product, (..., in_features) -> (..., out_features), without a bias.
+
+    Its weight (out_features, in_features) starts as whatever is in memory: the values come
+    from a checkpoint, and drawing random ones first takes longer than loading.
+    """
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 class SwiGLU(nn.Module):
     """The gated MLP: silu(gate(x)) decides, channel by channel, how much of up(x) goes down.
 
@@ -81,9 +95,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size)
+        self.up_proj = Linear(hidden_size, intermediate_size)
+        self.down_proj = Linear(intermediate_size, hidden_size)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (..., F) -> (..., C)
@@ -105,9 +119,11 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
             "q must be (B, H, T, D), k (B, K, S, D), v (B, K, S, any), K a divisor of H, S >= T"
         )
     q = q.reshape(B, K, H // K * T, D)  # a KV head's queries in one matrix: K, V uncopied
-    scores = (q @ k.transpose(-2, -1)).view(B, H, T, S) * D**-0.5
+    scores = (q @ k.transpose(-2, -1)).view(B, H, T, S)
+    scores *= D**-0.5  # in place, like the mask: at T = 2048 a copy is half a gigabyte
     future = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(S - T + 1)
-    weights = scores.masked_fill(future, -torch.inf).softmax(-1, dtype=torch.float32)
+    scores.masked_fill_(future, -torch.inf)
+    weights = scores.softmax(-1, dtype=torch.float32)
     mix = weights.to(v.dtype).view(B, K, H // K * T, S) @ v
     return mix.view(B, H, T, -1)
 
@@ -124,10 +140,10 @@ class Attention(nn.Module):
         self.head_dim = config.head_dim
         q_size = config.num_attention_heads * config.head_dim
         kv_size = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, q_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(q_size, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, q_size)
+        self.k_proj = Linear(config.hidden_size, kv_size)
+        self.v_proj = Linear(config.hidden_size, kv_size)
+        self.o_proj = Linear(q_size, config.hidden_size)
 
     def forward(
         self,

@@ -139,17 +139,11 @@ def refuse_other_head(head: torch.Tensor, embed: torch.Tensor, where: Path) -> N
         fail_on([problem], where)
 
 
-def warn_if_not_finite(copies: list[tuple[str, torch.Tensor]], where: Path) -> None:
-    """Name the tensors that hold NaN or infinity, in one warning."""
-    bad = []
-    for name, target in copies:
-        flat = target.flatten()
-        # The sum of squares is one fast pass; it may overflow, so a hit is looked at again.
-        if not flat.dot(flat).isfinite() and not flat.isfinite().all():
-            bad.append(name)
-    if bad:
-        more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-        warnings.warn(f"{where}: NaN or infinity in {', '.join(bad[:5])}{more}", stacklevel=3)
+def is_finite(values: torch.Tensor) -> bool:
+    """Whether there is no NaN and no infinity among `values`."""
+    flat = values.flatten()
+    # The sum of squares is one fast pass. It may overflow, so a hit is looked at again.
+    return bool(flat.dot(flat).isfinite() or flat.isfinite().all())
 
 
 def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, safe_open]:
@@ -185,8 +179,13 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
         read = {name: files[info.file].get_tensor for name, info in index.items()}
         if config.tie_word_embeddings and HEAD in index:
             refuse_other_head(read[HEAD](HEAD), read[EMBED](EMBED), Path(path))
+        not_finite = []
         for name, target in copies:
-            target.copy_(read[name](name))  # the file's pages are mapped: no second copy in memory
-    warn_if_not_finite(copies, Path(path))
+            target.copy_(read[name](name))  # cast on the way: the source is the mapped file
+            if not is_finite(target):
+                not_finite.append(name)
+    if not_finite:
+        names = ", ".join(not_finite[:5]) + (", ..." if len(not_finite) > 5 else "")
+        warnings.warn(f"{path}: NaN or infinity in {names}", stacklevel=2)
     copied = {name for name, _ in copies}
     return [name for name in index if name not in copied]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nanoserve.config import ModelConfig
-from nanoserve.layers import RMSNorm, TransformerBlock, rope_table
+from nanoserve.layers import Linear, RMSNorm, TransformerBlock, rope_table
 from nanoserve.loader import load_weights
 
 
@@ -24,13 +24,13 @@ class Llama(nn.Module):
         if not 0 <= num_blocks <= config.num_hidden_layers:
             raise ValueError(f"num_blocks is {num_blocks}, of {config.num_hidden_layers} layers")
         self.config = config
-        # Left empty: its values come from a file, and random ones would take seconds to draw.
+        # Left empty, as Linear is: the values come from a file.
         table = torch.empty(config.vocab_size, config.hidden_size)
         self.embed = nn.Embedding.from_pretrained(table, freeze=False)
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(num_blocks))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         if not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size)
 
     @classmethod
     def from_pretrained(
@@ -45,13 +45,8 @@ class Llama(nn.Module):
         Raises ConfigError or CheckpointError.
         """
         config = ModelConfig.from_pretrained(path)
-        with torch.device("meta"):  # no memory and no random numbers for what is overwritten
-            model = cls(config, num_blocks)
-        # Memory only now. Not by to_empty, which for meta tensors imports a compiler: 2 seconds.
-        named = model.named_parameters()
-        memory = {name: torch.empty(meta.shape, dtype=dtype) for name, meta in named}
-        model.load_state_dict(memory, assign=True)
-        load_weights(model.requires_grad_(False).eval(), path)
+        model = cls(config, num_blocks).to(dtype).requires_grad_(False).eval()
+        load_weights(model, path)
         return model
 
     def hidden_states(

@@ -1,6 +1,7 @@
 """What nbval cannot see: cells that never ran, modules that differ, words that must not be."""
 
 import importlib.metadata
+import itertools
 import json
 import re
 import subprocess
@@ -17,7 +18,6 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-PAGES = sorted((ROOT / "book").glob("*.md")) + [ROOT / "README.md"]
 TRACKED = subprocess.run(
     ["git", "ls-files", "*.md", "*.ipynb", "*.py", "*.toml", "*.yml", "*.svg", "Makefile"],
     cwd=ROOT,
@@ -94,7 +94,8 @@ def test_pins_satisfy_the_ranges():
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     versions = {pin.name.replace("_", "-").lower(): pin.specifier for pin in pins}
-    ranges = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    extras = project["optional-dependencies"].values()
+    ranges = [*project["dependencies"], *itertools.chain(*extras)]
     for wanted in map(Requirement, ranges):
         pinned = versions.get(wanted.name.replace("_", "-").lower())
         installed = importlib.metadata.version(wanted.name)
