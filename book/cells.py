@@ -1,11 +1,15 @@
-"""What a module cell says, and the module that several of them make."""
+"""What one module cell says: its docstring, imports and definitions, each with its comments."""
 
 import ast
+import inspect
+import io
+import itertools
 import re
+import tokenize
 from dataclasses import dataclass, field
 
-HEADER = re.compile(r"# nanoserve/(\w+)\.py[ \t]*\n")
-IMPORTS = ast.Import | ast.ImportFrom
+HEADER = re.compile(r"(?:[ \t]*\n)*# nanoserve/(\w+)\.py[ \t]*\n")
+ALMOST = re.compile(r"^#[ \t]*nanoserve/[\w./]*[ \t:]*$", re.MULTILINE)
 
 
 class CellError(ValueError):
@@ -14,69 +18,76 @@ class CellError(ValueError):
 
 @dataclass
 class Cell:
-    """One module cell: its docstring, imports, and definitions as written, with their comments."""
+    """One module cell. `imports` goes by the names they bind, `parts` by those they define."""
 
     module: str
     day: str
     where: str
     doc: str = ""
-    imports: set[str] = field(default_factory=set)
+    imports: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def names(self) -> list[str]:
-        """What the cell defines."""
-        return list(self.parts)
-
-    @staticmethod
-    def name_of(node: ast.stmt) -> str | None:
-        """The one name that a statement defines; a call stands for itself; else None."""
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            return node.name
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            if len(targets) == 1 and isinstance(targets[0], ast.Name):
-                return targets[0].id
-        return None
-
     @classmethod
-    def parse(cls, source: str, day: str, number: int | None) -> "Cell":
-        """Read a cell's source, header line included. CellError where it cannot be placed."""
+    def parse(cls, source: str, where: str, day: str = "") -> "Cell | None":
+        """Read a cell's source; None where it is no module cell.
+
+        Raises CellError where it cannot be placed; that is caused by SyntaxError where it is
+        not Python at all.
+        """
         header = HEADER.match(source + "\n")
-        where = day if number is None else f"{day}.ipynb, cell {number}"
+        end = header.end() if header else 0
+        if stray := ALMOST.search(source, end):
+            line = source.count("\n", 0, stray.start()) + 1
+            why = "the line that names a module must be `# nanoserve/NAME.py`, the cell's first"
+            raise CellError(f"{where}, line {line}: {why}, and the only one")
+        if not header:
+            return None
         cell = cls(header[1], day, where)
-        body = "\n" + (source + "\n")[header.end() :]  # line numbers stay the cell's own
-        cell.read(body)
+        # Line numbers stay the cell's own.
+        cell.read("\n" * header[0].count("\n") + source[end:])
+        if not (cell.doc or cell.imports or cell.parts):
+            raise CellError(f"{where}: there is nothing to put into the module")
         return cell
 
     def read(self, source: str) -> None:
-        """Take the statements of `source`."""
+        """Take the statements of `source`.
+
+        A comment belongs to the statement right below it; after a blank line, to the one above.
+        """
         try:
             nodes = ast.parse(source).body
         except SyntaxError as error:
             raise CellError(f"{self.where}, line {error.lineno}: {error.msg}") from error
-        lines, end = source.splitlines(), 0
-        for i, node in enumerate(nodes):
-            start, end = end, node.end_lineno
-            if i + 1 == len(nodes):
-                end = len(lines)  # what trails belongs to the last definition
-            elif nodes[i + 1].lineno <= end:
-                self.refuse(nodes[i + 1], "write one statement to a line")
-            text = "\n".join(lines[start:end]).strip("\n")
-            self.place(node, text, first=i == 0)
+        lines, start = source.split("\n"), 0
+        for node, following in itertools.zip_longest(nodes, nodes[1:]):
+            first, stop = first_line(node), len(lines)
+            if following is not None:
+                stop = first_line(following)
+                if stop < node.end_lineno:
+                    self.refuse(following, "write one statement to a line")
+                while stop > node.end_lineno and lines[stop - 1].startswith("#"):
+                    stop -= 1
+            kept = not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)
+            if not kept and following is not None:
+                stop = node.end_lineno  # nobody would miss an import's comment here
+            above = [line.strip() for line in lines[start:first] if line.strip()]
+            text = "\n".join([*above, *lines[first:stop]]).rstrip()
+            self.place(node, text, node is nodes[0])
+            start = stop
 
     def place(self, node: ast.stmt, text: str, first: bool) -> None:
-        """Take one statement, which `text` holds with the comments around it."""
-        if first and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            self.doc = str(node.value.value).strip()
-        elif isinstance(node, IMPORTS):
-            if any(line.lstrip().startswith("#") for line in text.splitlines()):
-                self.refuse(node, "a comment beside an import would be lost: move it")
-            if isinstance(node, ast.ImportFrom) and (node.level or node.module == "__future__"):
-                self.refuse(node, "relative and __future__ imports cannot be merged")
+        """Take one statement, which `text` holds with its comments."""
+        is_import, is_doc = isinstance(node, ast.Import | ast.ImportFrom), first and is_text(node)
+        if (is_import or is_doc) and has_comment(text):
+            self.refuse(node, "a comment beside an import or a docstring would be lost")
+        if is_import:
             self.take_import(node)
+        elif is_doc:
+            self.doc = inspect.cleandoc(node.value.value)
+            if "\\" in self.doc or '"""' in self.doc:
+                self.refuse(node, "a module's docstring is plain text, without backslashes")
         else:
-            name = self.name_of(node)
+            name = name_of(node)
             if name is None:
                 self.refuse(node, "only imports, definitions and constants belong in a module")
             if name in self.parts:
@@ -86,60 +97,42 @@ class Cell:
     def take_import(self, node: ast.Import | ast.ImportFrom) -> None:
         """Keep an import, a line for each name; one from its own module is not needed there."""
         origin = getattr(node, "module", None)
+        if getattr(node, "level", 0) or origin == "__future__" or node.names[0].name == "*":
+            self.refuse(node, "relative, __future__ and * imports cannot be merged")
         if origin == f"nanoserve.{self.module}":
             return
         for alias in node.names:
             one = ast.ImportFrom(origin, [alias], 0) if origin else ast.Import([alias])
-            self.imports.add(ast.unparse(one))
+            self.imports[alias.asname or alias.name] = ast.unparse(one)
 
     def refuse(self, node: ast.stmt, why: str) -> None:
         raise CellError(f"{self.where}, line {node.lineno}: {why}")
 
 
-class Module:
-    """The text of a module, gathered from cells."""
+def name_of(node: ast.stmt) -> str | None:
+    """The one name that a statement defines, or None."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        if len(targets) == 1 and isinstance(targets[0], ast.Name):
+            return targets[0].id
+    return None
 
-    def __init__(self, name: str):
-        self.name, self.doc, self.days = name, "", []
-        self.imports, self.parts, self.origin = set(), {}, {}
 
-    def add(self, cell: Cell) -> None:
-        """Take a cell. CellError where it defines a name that is there already."""
-        for name, text in cell.parts.items():
-            if name in self.parts:
-                raise CellError(f"{cell.where}: {name} is already defined in {self.origin[name]}")
-            self.parts[name], self.origin[name] = text, cell.where
-        self.imports |= cell.imports
-        self.doc = self.doc or cell.doc
-        if cell.day not in self.days:
-            self.days.append(cell.day)
+def is_text(node: ast.stmt) -> bool:
+    """Whether a statement is a string alone, as a docstring is."""
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
-    def replace(self, text: str, cell: Cell) -> None:
-        """Become the module `text` with a cell's definitions in it, in the book's order."""
-        disk = Cell(self.name, "", f"{self.name}.py")
-        disk.read(text)
-        now = disk.parts | cell.parts
-        self.parts = {name: now[name] for name in [*self.parts, *now] if name in now}
-        self.imports |= disk.imports | cell.imports
-        self.doc = cell.doc or self.doc
 
-    def render(self) -> str:
-        """The module's text: docstring, the imports it uses, definitions."""
-        body, after_plain = "", False
-        for text in self.parts.values():
-            first = ast.parse(text).body[0]
-            plain = isinstance(first, ast.Assign | ast.AnnAssign)
-            near = plain and after_plain and not text.startswith("#")
-            body += ("\n" if near else "\n\n\n") + text
-            after_plain = plain
-        imports = [line for line in sorted(self.imports) if self.uses(line, body)]
-        days = ", ".join(sorted(self.days))
-        built = f"Built in the book: {days}. Edit there, then run book/tangle.py."
-        doc = f"{self.doc}\n\n{built}\n" if self.doc else built
-        return f'"""{doc}"""\n\n' + "\n".join(imports) + body + "\n"
+def first_line(node: ast.stmt) -> int:
+    """The line on which a statement starts, decorators included, counted from 0."""
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)]) - 1
 
-    @staticmethod
-    def uses(line: str, body: str) -> bool:
-        """Whether the name that an import binds occurs in the code."""
-        bound = re.split(r"import | as ", line)[-1].split(".")[0]
-        return re.search(rf"\b{bound}\b", body) is not None
+
+def has_comment(text: str) -> bool:
+    """Whether Python code has a comment."""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return any(token.type == tokenize.COMMENT for token in tokens)

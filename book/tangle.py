@@ -10,21 +10,22 @@ this kernel, as soon as it has run without an error. The folder that stands for 
 $NANOSERVE_PACKAGE, if set: practice notebooks have a package of their own.
 """
 
-import ast
+import argparse
 import contextlib
 import difflib
 import hashlib
-import importlib
+import importlib.util
+import json
 import os
 import subprocess
 import sys
 import tempfile
-import types
+from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
-from cells import HEADER, Cell, CellError, Module
+from cells import Cell, CellError
 from filelock import FileLock
+from modules import BUILT, Module
 
 BOOK = Path(__file__).resolve().parent
 QUIET = {
@@ -37,21 +38,30 @@ QUIET = {
 
 def package() -> Path:
     """The folder that the modules are written to."""
-    return Path(os.environ.get("NANOSERVE_PACKAGE") or BOOK.parent / "nanoserve")
+    return Path(os.environ.get("NANOSERVE_PACKAGE") or BOOK.parent / "nanoserve").resolve()
 
 
-def module_cells(book: Path) -> list[Cell]:
-    """Every module cell of the book, in its order. CellError where one cannot be placed."""
-    found = []
-    for path in sorted(book.glob("day*.ipynb")):
-        for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
-            if cell.cell_type == "code" and HEADER.match(cell.source + "\n"):
-                found.append(Cell.parse(cell.source, path.stem, number))
-    return found
+def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
+    """Every module cell of the book, in its order.
+
+    Raises CellError where one cannot be placed; if not `strict`, that one is left out.
+    """
+    for path in sorted(book.glob("day[0-9][0-9].ipynb")):
+        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"]):
+            if cell["cell_type"] == "code":
+                source, where = "".join(cell["source"]), f"{path.name}, cell {number}"
+                try:
+                    found = Cell.parse(source, where, path.stem)
+                except CellError:
+                    if strict:
+                        raise
+                    continue
+                if found:
+                    yield found
 
 
 def from_book(book: Path = BOOK) -> dict[str, Module]:
-    """The modules that the notebooks make. CellError where a name is defined twice."""
+    """The modules that the notebooks make. CellError where they contradict themselves."""
     modules = {}
     for cell in module_cells(book):
         modules.setdefault(cell.module, Module(cell.module)).add(cell)
@@ -60,122 +70,112 @@ def from_book(book: Path = BOOK) -> dict[str, Module]:
 
 def tidy(text: str, name: str) -> str:
     """Imports sorted and code laid out by ruff; as it is where ruff is not installed."""
-    ruff = [sys.executable, "-m", "ruff"]
+    if importlib.util.find_spec("ruff") is None:
+        return text
     # The file is named as if in the repository, whose settings apply.
     place = ["--stdin-filename", str(BOOK.parent / "nanoserve" / f"{name}.py"), "-"]
     for command in (["check", "--select", "I", "--fix-only", "--quiet"], ["format", "--quiet"]):
         run = subprocess.run(
-            [*ruff, *command, *place], input=text, capture_output=True, text=True, cwd=BOOK.parent
+            [sys.executable, "-m", "ruff", *command, *place],
+            input=text.encode(),
+            stdout=subprocess.PIPE,
+            cwd=BOOK.parent,
+            check=True,
         )
-        if run.returncode:
-            return text
-        text = run.stdout
+        text = run.stdout.decode()
     return text
+
+
+def read(path: Path) -> str:
+    """A module's text, empty where there is no file."""
+    return path.read_text("utf-8") if path.exists() else ""
 
 
 def write(path: Path, text: str) -> bool:
     """Put `text` into the file, at once or not at all, if it is not there already."""
-    if path.exists() and path.read_text("utf-8") == text:
+    if path.exists() and read(path) == text:
         return False
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return True
 
 
-def lock(path: Path) -> FileLock:
-    """One writer at a time for a module, between processes; the lock lies outside the tree."""
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time changes this module. The lock lies outside the tree."""
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"tangle-{digest}.lock")
-
-
-def main(arguments: list[str], book: Path = BOOK) -> int:
-    """The command line; returns the exit status."""
-    stale = False
-    for name, module in from_book(book).items():
-        path, text = package() / f"{name}.py", tidy(module.render(), name)
-        if "--check" in arguments:
-            old = path.read_text("utf-8") if path.exists() else ""
-            names = f"{path.name} on disk", f"{path.name} from the book"
-            sys.stdout.writelines(
-                difflib.unified_diff(old.splitlines(True), text.splitlines(True), *names)
-            )
-            stale |= old != text
-        else:
-            with lock(path):
-                if write(path, text):
-                    print(f"wrote nanoserve/{path.name}")
-    return int(stale)
-
-
-def take(source: str, namespace: dict, book: Path = BOOK) -> None:
-    """Make a module cell that has just run take effect, on disk and in this kernel."""
-    cell = Cell.parse(source, "this notebook", None)
-    path = package() / f"{cell.module}.py"
-    with lock(path):
-        module = from_book(book).get(cell.module) or Module(cell.module)
-        module.replace(path.read_text("utf-8") if path.exists() else "", cell)
-        text = tidy(module.render(), cell.module)
-        # Where the checkout is read-only, the cell still takes effect in this kernel.
+    with contextlib.ExitStack() as stack:
+        # Who may not make the lock (it is another user's) may not write the module either.
         with contextlib.suppress(OSError):
-            write(path, text)
-    live = import_live(f"nanoserve.{cell.module}", text)
-    old = {name: live.__dict__.get(name) for name in cell.names}
-    nodes = [node for node in ast.parse(text).body if wanted(node, cell.names)]
-    exec(compile(ast.Module(nodes, []), str(path), "exec"), live.__dict__)
-    others = [m for n, m in list(sys.modules.items()) if n.startswith("nanoserve.")]
-    for name in cell.names:
-        for other in others:
-            if old[name] is not None and other.__dict__.get(name) is old[name]:
-                setattr(other, name, live.__dict__[name])
-        if name in live.__dict__:
-            namespace[name] = live.__dict__[name]
+            stack.enter_context(FileLock(Path(tempfile.gettempdir()) / f"tangle-{digest}.lock"))
+        yield
 
 
-def wanted(node: ast.stmt, names: list[str]) -> bool:
-    """Whether a statement of a module is one that a cell brings: an import or a definition."""
-    return isinstance(node, ast.Import | ast.ImportFrom) or Cell.name_of(node) in names
+def difference(name: str, old: str, new: str) -> Iterator[str]:
+    """A unified diff, from the module on disk to what the book says."""
+    names = f"nanoserve/{name}.py on disk", f"nanoserve/{name}.py from the book"
+    return difflib.unified_diff(old.splitlines(True), new.splitlines(True), *names)
 
 
-def import_live(name: str, text: str) -> types.ModuleType:
-    """The module as this kernel has it; made from its text where there is no file."""
-    importlib.invalidate_caches()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(compile(text, f"{name} (not on disk)", "exec"), module.__dict__)
-    return module
+def check(texts: dict[str, str]) -> int:
+    """Print how the modules on disk differ from the book's; return the exit status."""
+    lines = []
+    for path in package().glob("*.py"):
+        if path.stem not in texts and BUILT.search(read(path)):
+            lines.append(f"nanoserve/{path.name} is no longer built in the book\n")
+    for name, text in texts.items():
+        lines += difference(name, read(package() / f"{name}.py"), text)
+    sys.stdout.writelines(lines)
+    return int(bool(lines))
+
+
+def refuse_to_lose(module: Module, old: str) -> None:
+    """CellError where a hand-written file has definitions that the book lacks."""
+    disk = Cell(module.name, "", "")
+    if not BUILT.search(old):
+        with contextlib.suppress(CellError):  # not of the form that a module of the book has
+            disk.read(old)
+        if lost := [name for name in disk.parts if name not in module.parts]:
+            raise CellError(
+                f"nanoserve/{module.name}.py is written by hand, and the book does not build "
+                f"its {', '.join(lost)}: move the file away to have it written"
+            )
+
+
+def main(arguments: list[str] | None = None, book: Path = BOOK) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Write nanoserve/*.py from the book's cells.")
+    parser.add_argument("--check", action="store_true", help="only show what differs")
+    only_check = parser.parse_args(arguments).check
+    if importlib.util.find_spec("ruff") is None:
+        raise CellError("ruff, which lays out the modules, is not installed: see requirements.txt")
+    modules = from_book(book)
+    texts = {name: tidy(module.render(), name) for name, module in modules.items()}
+    if only_check:
+        return check(texts)
+    for name, text in texts.items():
+        path = package() / f"{name}.py"
+        with locked(path):
+            refuse_to_lose(modules[name], read(path))
+            if write(path, text):
+                print(f"wrote nanoserve/{name}.py")
+    return 0
 
 
 def load_ipython_extension(shell) -> None:
-    """What %load_ext does: quiet libraries, nanoserve on the path, module cells watched."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    if str(package().parent) not in sys.path:
-        sys.path.insert(0, str(package().parent))
-    shell.user_ns["_tangle"] = lambda source: take(source, shell.user_ns)
+    """What %load_ext tangle does."""
+    import live  # it uses this module
 
-    def watch(lines: list[str]) -> list[str]:
-        source = "".join(lines)
-        if not HEADER.match(source + "\n"):
-            return lines
-        try:
-            Cell.parse(source, "this notebook", None)
-        except CellError as error:
-            raise SyntaxError(str(error)) from None  # shown as the cell's own error
-        # The cell's last act: where that fails, the cell fails.
-        return [*lines, f"\n_tangle({source!r})\n"]
-
-    watch.tangle = True
-    old = shell.input_transformers_post
-    old[:] = [t for t in old if not hasattr(t, "tangle")] + [watch]
+    live.install(shell, BOOK)
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        sys.exit(main())
     except CellError as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,191 @@
+"""Makes a module cell take effect as soon as it has run: in this kernel, and on disk."""
+
+import ast
+import builtins
+import contextlib
+import importlib
+import importlib.util
+import linecache
+import os
+import re
+import symtable
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from cells import Cell, CellError
+from modules import Module, definitions
+from tangle import QUIET, locked, module_cells, package, read, tidy, write
+
+
+def install(shell, book: Path) -> None:
+    """Watch the shell's cells: those that cannot be placed fail, the others take effect.
+
+    Also quiet libraries, and nanoserve on the path.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    if not (package() / "__init__.py").exists():
+        # Python would pass the folder over for another nanoserve.
+        raise FileNotFoundError(f"{package()} is no package: it has no __init__.py")
+    root = str(package().parent)
+    sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
+    cells = []
+
+    def watch(lines: list[str]) -> list[str]:
+        try:
+            cell = Cell.parse("".join(lines), "this cell")
+        except CellError as error:
+            if isinstance(error.__cause__, SyntaxError):
+                return lines  # Python will say so, and better
+            raise SyntaxError(str(error)) from None  # shown as the cell's own error
+        if cell is None:
+            return lines
+        cells.append((cell, "".join(lines)))
+        # The cell's last act: where that fails, the cell fails.
+        return [*lines, f"\nget_ipython().tangle({len(cells) - 1})\n"]
+
+    def tangle(number: int) -> None:
+        __tracebackhide__ = True
+        take(*cells[number], shell.user_ns, book)
+
+    shell.tangle = tangle
+    watch.is_tangle = True
+    others = [t for t in shell.input_transformers_post if not hasattr(t, "is_tangle")]
+    shell.input_transformers_post = [*others, watch]
+
+
+def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
+    """Make a module cell that has just run in `namespace` take effect, here and on disk.
+
+    Raises CellError, and changes nothing, where the module could not be what the cell was.
+    """
+    __tracebackhide__ = True
+    path, module = package() / f"{cell.module}.py", book_module(cell, book)
+    with locked(path):
+        module.merge(read(path), cell)
+        refuse_strangers(module, source, namespace)
+        text = tidy(module.render(), cell.module)
+        execute(f"nanoserve.{cell.module}", path, text, cell)
+        try:
+            write(path, text)
+        except OSError:  # A read-only checkout. Tracebacks find the text here.
+            linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
+    live = sys.modules[f"nanoserve.{cell.module}"]
+    namespace.update((name, getattr(live, name)) for name in cell.parts)
+
+
+def book_module(cell: Cell, book: Path) -> Module:
+    """What the saved notebooks say of the cell's module: more or less, they are being edited.
+
+    Raises CellError where a name in the cell is another chapter's.
+    """
+    module, owners = Module(cell.module), {}
+    for other in module_cells(book, strict=False):
+        if other.module == cell.module:
+            for name in other.parts:
+                owners.setdefault(name, set()).add(other.day)
+            with contextlib.suppress(CellError):
+                module.add(other)
+    here = re.search(r"(day\d\d)\.ipynb$", os.environ.get("JPY_SESSION_NAME", ""))
+    for name in cell.parts:
+        days = owners.get(name, set())
+        if len(days) > 1 or (here and days and here[1] not in days):
+            raise CellError(f"{name} is already defined in {min(days)}.ipynb: take another name")
+    return module
+
+
+def refuse_strangers(module: Module, source: str, namespace: dict) -> None:
+    """CellError where the cell's code needs what the notebook has and the module does not."""
+    known = {name.split(".")[0] for name in module.imports} | module.parts.keys()
+    unknown = (
+        global_names(symtable.symtable(source, "cell", "exec")) - known - vars(builtins).keys()
+    )
+    if missing := sorted(unknown & namespace.keys()):
+        raise CellError(
+            f"the notebook knows {', '.join(missing)}, but nanoserve/{module.name}.py does not: "
+            "import or define it in this cell"
+        )
+
+
+def global_names(table: symtable.SymbolTable) -> set[str]:
+    """The global names that code reads."""
+    names = {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (symbol.is_global() or table.get_name() == "top")
+    }
+    return names.union(*map(global_names, table.get_children()))
+
+
+def execute(name: str, path: Path, text: str, cell: Cell) -> None:
+    """Run the cell's definitions in its module, and hand the new objects to who uses the old.
+
+    The code is compiled as the module's text has it, so that tracebacks and sources fit.
+    """
+    __tracebackhide__ = True
+    live = loaded(name, path)
+    if live is None:
+        spec = importlib.util.spec_from_file_location(name, path)
+        live, code = importlib.util.module_from_spec(spec), ast.parse(text)
+    else:
+        code = definitions(text, list(cell.parts))
+    before, known = dict(vars(live)), sys.modules.get(name)
+    sys.modules[name] = live
+    try:
+        exec(compile(code, str(path), "exec"), vars(live))
+    except BaseException:
+        vars(live).clear()
+        vars(live).update(before)
+        if known is None:
+            del sys.modules[name]
+        raise
+    if "nanoserve" in sys.modules:
+        setattr(sys.modules["nanoserve"], cell.module, live)
+    for part in cell.parts:
+        if part in before:
+            rebind(part, before[part], getattr(live, part))
+
+
+def loaded(name: str, path: Path) -> types.ModuleType | None:
+    """The module as this kernel has it, or as the file does; None where neither will do."""
+    importlib.invalidate_caches()
+    with contextlib.suppress(Exception):  # a broken file: the cell may be what mends it
+        if name in sys.modules or path.exists():
+            return importlib.import_module(name)
+    return None
+
+
+def rebind(name: str, old: object, new: object) -> None:
+    """Put `new` where a loaded nanoserve module has `old`: as a global, or a function's default."""
+    for module in list(sys.modules.values()):
+        if getattr(module, "__name__", "").split(".")[0] != "nanoserve":
+            continue
+        for key, value in list(vars(module).items()):
+            if value is old and (key == name or callable(old)):
+                setattr(module, key, new)
+        if callable(old):
+            for function in functions(module):
+                swap_defaults(function, old, new)
+
+
+def functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
+    """A module's functions and methods."""
+    for value in vars(module).values():
+        inner = vars(value).values() if isinstance(value, type) else [value]
+        for function in inner:
+            function = getattr(function, "__func__", function)
+            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
+                yield function
+
+
+def swap_defaults(function: types.FunctionType, old: object, new: object) -> None:
+    """Replace a default value of a function's arguments."""
+    if function.__defaults__:
+        function.__defaults__ = tuple(new if v is old else v for v in function.__defaults__)
+    for key, value in (function.__kwdefaults__ or {}).items():
+        if value is old:
+            function.__kwdefaults__[key] = new
