@@ -1,4 +1,7 @@
-"""What config.json says about a model, read strictly."""
+"""What config.json says about a model, read strictly.
+
+Built in the book: day02. Edit there, then run book/tangle.py.
+"""
 
 import json
 import math
@@ -11,10 +14,11 @@ import torch
 
 
 class ConfigError(ValueError):
-    """A config.json that cannot be read, or that asks for what nanoserve does not build."""
+    """A config.json that cannot be read or that asks for the unbuilt."""
 
 
-# Fields that would change the mathematics, and the values that are built. Absent means these.
+# Fields that would change the mathematics, and the values that are built.
+# Absent means these.
 BUILT_VALUES = {
     "model_type": ("llama",),
     "hidden_act": ("silu",),
@@ -35,14 +39,20 @@ DEFAULTS = {
 }
 
 CHECKS = {
-    int: ("a whole number from 1 to 2147483647", lambda v: type(v) is int and 0 < v < 2**31),
-    float: ("a positive number", lambda v: type(v) in (int, float) and 0 < v < 1e30),
+    int: (
+        "a whole number from 1 to 2147483647",
+        lambda v: type(v) is int and 0 < v < 2**31,
+    ),
+    float: (
+        "a positive number",
+        lambda v: type(v) in (int, float) and 0 < v < 1e30,
+    ),
     bool: ("true or false", lambda v: type(v) is bool),
 }
 
 
 def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[str]:
-    """What in `values` does not fit the fields of dataclass `cls`, a sentence each."""
+    """What does not fit the fields of dataclass `cls`, a sentence each."""
     wrong = []
     for field in fields(cls):
         wanted, fits = CHECKS.get(field.type, ("", lambda v: True))
@@ -54,11 +64,12 @@ def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[st
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """The llama3 way to stretch RoPE to a longer context: slow the pairs that turn slowly.
+    """The llama3 way to stretch RoPE: slow the pairs that turn slowly.
 
-    Turns are counted over `original_max_position_embeddings` tokens. A pair that finishes fewer
-    than `low_freq_factor` is slowed by `factor`; one that finishes more than `high_freq_factor`
-    is left alone; in between the two speeds are blended.
+    Turns are counted over `original_max_position_embeddings` tokens. A
+    pair that finishes fewer than `low_freq_factor` is slowed by
+    `factor`; one that finishes more than `high_freq_factor` is left
+    alone; in between the two speeds are blended.
     """
 
     factor: float
@@ -67,16 +78,23 @@ class RopeScaling:
     original_max_position_embeddings: int
 
 
-def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str]]:
-    """rope_theta, the scaling, and what is wrong with them, from either dialect.
+def read_rope(
+    values: dict[str, Any],
+) -> tuple[Any, RopeScaling | None, list[str]]:
+    """rope_theta, the scaling and what is wrong, from either dialect.
 
-    The hub's files have `rope_theta` beside `rope_scaling`; transformers 5 writes both into
-    `rope_parameters`. A file that says two different things is refused.
+    The hub's files have `rope_theta` beside `rope_scaling`;
+    transformers 5 writes both into `rope_parameters`. A file that says
+    two different things is refused.
     """
     name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
     rope = values.get(name) or {}
     if not isinstance(rope, dict):
-        return 1.0, None, [f"{name} must be an object or null, found {rope!r:.60}"]
+        return (
+            1.0,
+            None,
+            [f"{name} must be an object or null, found {rope!r:.60}"],
+        )
     if values.get("rope_scaling") and values.get("rope_parameters") not in (None, {}, rope):
         return 1.0, None, ["rope_scaling and rope_parameters disagree"]
     theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
@@ -84,12 +102,12 @@ def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str
     if values.get("rope_theta", theta) != theta:
         wrong.append(f"rope_theta and {name}.rope_theta disagree")
     if rope.get("partial_rotary_factor", 1) != 1:
-        wrong.append(f"{name}.partial_rotary_factor must be 1, the only value that is built")
+        wrong.append(f"{name}.partial_rotary_factor must be 1")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None, wrong
     if kind != "llama3":
-        wrong.append(f"{name}.rope_type must be default or llama3, found {kind!r:.60}")
+        wrong.append(f"{name}.rope_type {kind!r:.60} is not default or llama3")
         return theta, None, wrong
     wrong += wrong_fields(RopeScaling, rope, f"{name}.")
     if not wrong and not rope["low_freq_factor"] < rope["high_freq_factor"]:
@@ -100,7 +118,9 @@ def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and constants of a Llama-architecture model, under config.json's own names."""
+    """Sizes and constants of a Llama-architecture model, under
+    config.json's own names.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -119,17 +139,22 @@ class ModelConfig:
     dtype: str | None = None
 
     def __post_init__(self):
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        heads, kv_heads = (
+            self.num_attention_heads,
+            self.num_key_value_heads,
+        )
         if heads % kv_heads:
-            raise ConfigError(f"num_key_value_heads {kv_heads} must divide the {heads} heads")
+            raise ConfigError(f"num_key_value_heads {kv_heads} must divide {heads}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim {self.head_dim} must be even: RoPE turns pairs")
         if self.num_hidden_layers > 10_000:
-            raise ConfigError(f"num_hidden_layers {self.num_hidden_layers} is past belief")
+            raise ConfigError("num_hidden_layers is past belief: over 10,000")
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike) -> "ModelConfig":
-        """Read config.json in the folder `path`. Raises ConfigError where that cannot be done."""
+        """Read config.json in the folder `path`. Raises ConfigError where
+        that cannot be done.
+        """
         file = Path(path) / "config.json"
         try:
             return cls.from_dict(json.loads(file.read_bytes()))
@@ -142,13 +167,20 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Take config.json's fields, in either dialect. Raises ConfigError naming each bad one."""
+        """Take config.json's fields, in either dialect. Raises ConfigError
+        naming each bad one.
+        """
         return read_config(values)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor that the checkpoint must hold, by its name in the file."""
+        """Every tensor that the checkpoint must hold, by its name in the
+        file.
+        """
         C, F, D = self.hidden_size, self.intermediate_size, self.head_dim
-        q_size, kv_size = self.num_attention_heads * D, self.num_key_value_heads * D
+        q_size, kv_size = (
+            self.num_attention_heads * D,
+            self.num_key_value_heads * D,
+        )
         layer = {
             "input_layernorm": (C,),
             "self_attn.q_proj": (q_size, C),
@@ -170,21 +202,27 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the model has; a tied head is the embedding and counts once."""
+        """How many numbers the model has; a tied head is the embedding and
+        counts once.
+        """
         return sum(math.prod(shape) for shape in self.tensor_shapes().values())
 
     def kv_cache_bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Bytes that one token's keys and values take over all layers, stored in `dtype`."""
+        """Bytes that one token's keys and values take over all layers,
+        stored in `dtype`.
+        """
         per_layer = 2 * self.num_key_value_heads * self.head_dim
         return self.num_hidden_layers * per_layer * dtype.itemsize
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Config.json's fields, checked, with HuggingFace's defaults for those that are absent."""
+    """Config.json's fields, checked, with HuggingFace's defaults for those
+    that are absent.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"config.json must hold an object, found {values!r:.60}")
     wrong = [
-        f"{name} must be {json.dumps(built[-1])}, the only value built, found {values[name]!r:.60}"
+        f"{name} must be {json.dumps(built[-1])}, not {values[name]!r:.60}"
         for name, built in BUILT_VALUES.items()
         if values.get(name, built[0]) not in built
     ]
@@ -195,10 +233,13 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
     derived = {} if "head_dim" in given else {"head_dim": 2}  # till its sources are checked
     wrong += wrong_rope + wrong_fields(ModelConfig, given | derived)
     if not wrong and derived:
-        hidden_size, heads = given["hidden_size"], given["num_attention_heads"]
+        hidden_size, heads = (
+            given["hidden_size"],
+            given["num_attention_heads"],
+        )
         given["head_dim"] = hidden_size // heads
         if hidden_size % heads:
-            wrong.append(f"hidden_size {hidden_size} must be a multiple of the {heads} heads")
+            wrong.append(f"hidden_size {hidden_size}: not a multiple of {heads}")
     if wrong:
         raise ConfigError("; ".join(wrong))
     eos = values.get("eos_token_id", 2)

@@ -1,4 +1,7 @@
-"""HuggingFace's own model as the judge of ours."""
+"""HuggingFace's own model as the judge of ours.
+
+Built in the book: day02. Edit there, then run book/tangle.py.
+"""
 
 import gc
 from os import PathLike
@@ -20,28 +23,34 @@ from transformers.models.llama.modeling_llama import (
 
 from nanoserve.comparison import Scoreboard, compare
 
-__all__ = ["Reference", "Scoreboard", "compare"]
-
 PROMPTS = (
-    "When a request reaches the server, its text is cut into tokens, and every token becomes a "
-    "vector. The vectors go through the layers one after another. In 1998 the library closed.",
-    "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n"
-    "    return total / len(values)\n\nprint(mean([1, 2, 3, 4]))  # The answer is 2.5, not 2.",
+    "When a request reaches the server, its text is cut into tokens, "
+    "and every token becomes a vector. The vectors go through the layers "
+    "one after another. In 1998 the library closed.",
+    "def mean(values):\n    total = 0\n    for value in values:\n"
+    "        total += value\n    return total / len(values)\n\n"
+    "print(mean([1, 2, 3, 4]))\n# It prints 2.5, not 2.",
 )
 
 
 def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and positions, each (B, T), that a checkpoint is compared on.
+    """Token ids and positions, each (B, T), that a checkpoint is compared
+    on.
 
-    With a tokenizer, two texts of 41 tokens from position 0. Without one, three rows of 48
-    seeded ids, which start at position 0, just before a sixteenth of the context, and at its end.
+    With a tokenizer, two texts of 41 tokens from position 0. Without
+    one, three rows of 48 seeded ids, which start at position 0, just
+    before a sixteenth of the context, and at its end.
     """
     if (path / "tokenizer.json").is_file():
         tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         ids = torch.tensor([tokenizer.encode(text).ids[:41] for text in PROMPTS])
         return ids, torch.arange(ids.shape[1]).expand_as(ids)
     length, context = 48, config.max_position_embeddings
-    ids = torch.randint(config.vocab_size, (3, length), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        config.vocab_size,
+        (3, length),
+        generator=torch.Generator().manual_seed(0),
+    )
     starts = torch.tensor([0, context // 16 - length // 2, context - length]).clamp(min=0)
     return ids, starts[:, None] + torch.arange(length)
 
@@ -72,7 +81,9 @@ RECORDED = (
 
 
 def recorded_attention(module, q, k, v, mask, scaling, **kwargs):
-    """HuggingFace's eager attention, which also keeps what it is handed, and its weights."""
+    """HuggingFace's eager attention, which also keeps what it is handed,
+    and its weights.
+    """
     outputs, name = module.recorded
     if q.dtype == torch.float64:
         mix, weights = exact_attention(q, k, v, mask, scaling)
@@ -84,7 +95,9 @@ def recorded_attention(module, q, k, v, mask, scaling, **kwargs):
 
 
 def exact_attention(q, k, v, mask, scaling):
-    """Attention in float64 throughout, by torch: HuggingFace's takes its softmax in float32."""
+    """Attention in float64 throughout, by torch: HuggingFace's takes its
+    softmax in float32.
+    """
     attend = nn.functional.scaled_dot_product_attention
     identity = torch.eye(k.shape[2], dtype=v.dtype).expand(*k.shape[:2], -1, -1)
     mix, weights = (attend(q, k, x, mask, scale=scaling, enable_gqa=True) for x in (v, identity))
@@ -92,28 +105,42 @@ def exact_attention(q, k, v, mask, scaling):
 
 
 def widen(model: nn.Module) -> None:
-    """Put torch's RMSNorm, float64 inside too, for HuggingFace's, which goes down to float32."""
+    """Put torch's RMSNorm, float64 inside too, for HuggingFace's, which
+    goes down to float32.
+    """
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, LlamaRMSNorm):
-                wide = nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
+                wide = nn.RMSNorm(
+                    len(child.weight),
+                    child.variance_epsilon,
+                    dtype=torch.float64,
+                )
                 wide.weight = child.weight
                 setattr(module, name, wide)
 
 
+__all__ = ["Reference", "Scoreboard", "compare"]
+
+
 class Reference:
-    """What HuggingFace computes on a fixed prompt, in every layer, by our names.
+    """What HuggingFace computes on a fixed prompt, in every layer, by our
+    names.
 
-    The model is loaded once, run once under hooks, and freed: only activations stay.
-    `inputs` and `outputs` map "embed", "blocks.3", "blocks.3.attn_norm", "blocks.3.attn",
-    "blocks.3.mlp_norm", "blocks.3.mlp" and "norm" to tensors (B, T, C). `outputs` also has q and
-    k after RoPE, v and the weights of each attention ("blocks.3.attn.q", (B, H, T, D)), "cos",
-    "sin", "inverse_frequencies" and "logits".
+    The model is loaded once, run once under hooks, and freed: only
+    activations stay. `inputs` and `outputs` map "embed", "blocks.3",
+    "blocks.3.attn_norm", "blocks.3.attn", "blocks.3.mlp_norm",
+    "blocks.3.mlp" and "norm" to tensors (B, T, C). `outputs` also has q
+    and k after RoPE, v and the weights of each attention
+    ("blocks.3.attn.q", (B, H, T, D)), "cos", "sin",
+    "inverse_frequencies" and "logits".
 
-    `dtype` float64 stands for exact arithmetic: HuggingFace's modules that would go down to
-    float32 are then replaced by torch's own. With `attention` other than "eager", there are no
-    q, k, v and weights. With `keep_parameters`, `parameters` has every parameter, by our names.
-    `input_ids` and `positions`, both (B, T), replace the fixed prompt.
+    `dtype` float64 stands for exact arithmetic: HuggingFace's modules
+    that would go down to float32 are then replaced by torch's own. With
+    `attention` other than "eager", there are no q, k, v and weights.
+    With `keep_parameters`, `parameters` has every parameter, by our
+    names. `input_ids` and `positions`, both (B, T), replace the fixed
+    prompt.
     """
 
     def __init__(
@@ -126,7 +153,9 @@ class Reference:
         positions: torch.Tensor | None = None,
     ):
         self.path = Path(path)
-        # The public way to see q and k after RoPE: the model hands them to this function.
+        # The public way to see q and k after RoPE: the model hands them to
+        # this function.
+
         AttentionInterface.register("nanoserve_recorded", recorded_attention)
         AttentionMaskInterface.register("nanoserve_recorded", eager_mask)
         model = AutoModelForCausalLM.from_pretrained(
@@ -156,7 +185,12 @@ class Reference:
         try:
             with torch.inference_mode():
                 mask = torch.ones_like(self.input_ids)  # without one, gaps in positions split rows
-                out = model(self.input_ids, mask, position_ids=self.positions, use_cache=False)
+                out = model(
+                    self.input_ids,
+                    mask,
+                    position_ids=self.positions,
+                    use_cache=False,
+                )
         finally:
             for hook in hooks:
                 hook.remove()
@@ -168,10 +202,14 @@ class Reference:
             named = model.named_parameters()
             self.parameters = {our_name(name): parameter.detach() for name, parameter in named}
         del model
-        gc.collect()  # hooks and modules refer to each other: without this the weights stay
+        # hooks and modules refer to each other: without this the weights
+        # stay
+        gc.collect()
 
     def recorder(self, name: str):
-        """A forward hook that keeps a module's input and output under `name`."""
+        """A forward hook that keeps a module's input and output under
+        `name`.
+        """
 
         def hook(module, args, kwargs, output):
             self.inputs[name] = args[0] if args else kwargs["hidden_states"]
@@ -183,5 +221,7 @@ class Reference:
         return hook
 
     def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """HuggingFace's cos and sin, each (B, T, D), at `positions` (B, T)."""
+        """HuggingFace's cos and sin, each (B, T, D), at `positions` (B,
+        T).
+        """
         return self.rotary(torch.empty(0), positions)
