@@ -1,4 +1,7 @@
-"""From a checkpoint's files to a model's parameters."""
+"""From a checkpoint's files to a model's parameters.
+
+Built in the book: day03. Edit there, then run book/tangle.py.
+"""
 
 import warnings
 from contextlib import ExitStack
@@ -12,15 +15,24 @@ from torch import nn
 from nanoserve.config import ModelConfig
 from nanoserve.headers import CheckpointError, TensorInfo, fail_on, inside, read_header, read_json
 
-EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-FLOATS = ("F64", "F32", "F16", "BF16")  # what a checkpoint of this family is stored in
+EMBED = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+FLOATS = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+)  # what a checkpoint of this family is stored in
 
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
-    """Every tensor of the checkpoint in the folder `path`, from its headers alone.
+    """Every tensor of the checkpoint in the folder `path`, from its
+    headers alone.
 
-    The folder holds model.safetensors, or several files and model.safetensors.index.json.
-    Raises CheckpointError with all that is wrong.
+    The folder holds model.safetensors, or several files and
+    model.safetensors.index.json. Raises CheckpointError with all that
+    is wrong.
     """
     folder = Path(path)
     if (folder / "model.safetensors").is_file():
@@ -52,21 +64,23 @@ def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
 def no_weights(folder: Path, error: OSError) -> str:
     """Why a folder has no index to read, and what to do."""
     if not folder.is_dir():
-        return f"{folder} is not a folder: a checkpoint is one, with config.json and safetensors"
+        return f"{folder} is not a folder, as a checkpoint is"
     if isinstance(error, FileNotFoundError):
         pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pth", ".pt"))
         also = f"; {pickles[0]} is a pickle, which can run code: never opened" if pickles else ""
         return (
-            f"{folder} has no model.safetensors and no model.safetensors.index.json{also}: "
+            f"{folder} has no model.safetensors and no index{also}: "
             "get the checkpoint's safetensors files"
         )
     return f"{error.filename} cannot be read: {error.strerror}"
 
 
 def key_map(config: ModelConfig) -> dict[str, str | tuple[str, ...]]:
-    """Our name of each parameter -> the checkpoint's name of the tensor that fills it.
+    """Our name of each parameter -> the checkpoint's name of the tensor
+    that fills it.
 
-    A tuple of names stands for tensors stacked along dimension 0, for layers that fuse them.
+    A tuple of names stands for tensors stacked along dimension 0, for
+    layers that fuse them.
     """
     layer = {
         "attn_norm": "input_layernorm",
@@ -95,18 +109,22 @@ def as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def plan_copies(
-    model: nn.Module, names: dict[str, str | tuple[str, ...]], index: dict[str, TensorInfo]
+    model: nn.Module,
+    names: dict[str, str | tuple[str, ...]],
+    index: dict[str, TensorInfo],
 ) -> tuple[list[tuple[str, torch.Tensor]], list[str]]:
-    """Each needed tensor's name with the part of a parameter that it fills, and the problems."""
+    """Each needed tensor's name with the part of a parameter that it
+    fills, and the problems.
+    """
     copies, problems = [], []
     for ours, parameter in model.named_parameters():
         theirs = as_tuple(names.get(ours, ()))
         missing = [name for name in theirs if name not in index]
         problems += [f"{name}: missing, wanted for {ours}" for name in missing]
         if not theirs:
-            problems.append(f"{ours}: no tensor of the checkpoint belongs to this parameter")
+            problems.append(f"{ours}: no tensor of the checkpoint belongs here")
         if parameter.is_meta:
-            problems.append(f"{ours}: has no memory yet, call model.to_empty(device=...) first")
+            problems.append(f"{ours}: has no memory, call model.to_empty first")
         if missing or not theirs:
             continue
         shapes = [index[name].shape for name in theirs]
@@ -118,36 +136,42 @@ def plan_copies(
         if sum(rows) != parameter.shape[0] or not fits:
             found = " and ".join(f"{list(shape)}" for shape in shapes)
             wanted = list(parameter.shape)
-            problems.append(f"{', '.join(theirs)}: shape {found}, wanted {wanted} for {ours}")
+            problems.append(f"{' and '.join(theirs)}: shape {found}, not {wanted}")
     return copies, problems
 
 
 def unloadable(index: dict[str, TensorInfo], names: dict[str, str | tuple[str, ...]]) -> list[str]:
-    """What the files hold that this architecture does not know, or in a dtype that is not read."""
+    """What the files hold that this architecture does not know, or in a
+    dtype that is not read.
+    """
     known = {name for value in names.values() for name in as_tuple(value)} | {HEAD}
     problems = [f"{n}: unexpected, the model has no such tensor" for n in index if n not in known]
     for name, info in index.items():
         if info.dtype not in FLOATS:
-            problems.append(f"{name}: dtype {info.dtype} is not one of {', '.join(FLOATS)}")
+            problems.append(f"{name}: dtype {info.dtype} is not among {FLOATS}")
     return problems
 
 
 def refuse_other_head(head: torch.Tensor, embed: torch.Tensor, where: Path) -> None:
-    """Raise CheckpointError where a tied head is in the file and is not the embedding."""
+    """Raise CheckpointError where a tied head is in the file and is not
+    the embedding.
+    """
     if head.dtype != embed.dtype or not torch.equal(head, embed):
-        problem = f"{HEAD}: config.json ties it to {EMBED}, but their values differ"
+        problem = f"{HEAD}: tied to {EMBED}, but their values differ"
         fail_on([problem], where)
 
 
 def is_finite(values: torch.Tensor) -> bool:
     """Whether there is no NaN and no infinity among `values`."""
     flat = values.flatten()
-    # The sum of squares is one fast pass. It may overflow, so a hit is looked at again.
+    # The sum of squares is one fast pass. It may overflow, so a hit is
+    # looked at again.
+
     return bool(flat.dot(flat).isfinite() or flat.isfinite().all())
 
 
 def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, safe_open]:
-    """Every file of the index, mapped into memory until `stack` closes it."""
+    """Every file of the index, mapped until `stack` closes it."""
     files = {}
     for file in {info.file: None for info in index.values()}:
         try:
@@ -158,12 +182,15 @@ def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, saf
 
 
 def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
-    """Fill the parameters of `model`, in place, from the checkpoint in the folder `path`.
+    """Fill the parameters of `model`, in place, from the checkpoint in the
+    folder `path`.
 
-    `model` is any module whose parameters have our names, a part of the whole too. Its dtypes
-    stay: values are cast as they are copied. Returns the names of the tensors that it had no
-    parameter for. Everything is checked from the headers before the first byte is copied:
-    CheckpointError tells all that is missing, unexpected or misshapen, the model untouched.
+    `model` is any module whose parameters have our names, a part of the
+    whole too. Its dtypes stay: values are cast as they are copied.
+    Returns the names of the tensors that it had no parameter for.
+    Everything is checked from the headers before the first byte is
+    copied: CheckpointError tells all that is missing, unexpected or
+    misshapen, the model untouched.
     """
     config = ModelConfig.from_pretrained(path)
     names = key_map(config)
