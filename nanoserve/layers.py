@@ -1,4 +1,7 @@
-"""The pieces of a transformer block."""
+"""The pieces of a transformer block.
+
+Built in the book: day04, day05, day06, day07. Edit there, then run book/tangle.py.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,11 +14,13 @@ from nanoserve.config import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """Scale each token's vector to root mean square 1, then apply a learned gain.
+    """Scale each token's vector to root mean square 1, then apply a
+    learned gain.
 
-    Shapes: (..., C) -> (..., C). Statistics are taken in float32 whatever the input's dtype;
-    the result goes back to that dtype before the gain, as in the reference.
-    Source: Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
+    Shapes: (..., C) -> (..., C). Statistics are taken in float32
+    whatever the input's dtype; the result goes back to that dtype
+    before the gain, as in the reference. Source: Zhang and Sennrich
+    2019, arXiv:1910.07467, equation 4.
     """
 
     def __init__(self, dim: int, eps: float):
@@ -30,12 +35,14 @@ class RMSNorm(nn.Module):
 
 
 def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
-    """The angle, in radians, that each pair turns per token: (D/2,), float32.
+    """The angle, in radians, that each pair turns per token: (D/2,),
+    float32.
 
-    With `rope_scaling`, pairs that finish fewer than `low_freq_factor` turns in the original
-    context are slowed by `factor`, those with more than `high_freq_factor` are left alone, and
-    those between are blended.
-    Source: Su et al. 2021, arXiv:2104.09864, section 3.2; the scaling is Llama 3.1's.
+    With `rope_scaling`, pairs that finish fewer than `low_freq_factor`
+    turns in the original context are slowed by `factor`, those with
+    more than `high_freq_factor` are left alone, and those between are
+    blended. Source: Su et al. 2021, arXiv:2104.09864, section 3.2; the
+    scaling is Llama 3.1's.
     """
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponent
@@ -49,10 +56,12 @@ def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
 
 
 def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of every pair's angle at every position, each (..., T, D) in float32.
+    """cos and sin of every pair's angle at every position, each (..., T,
+    D) in float32.
 
-    `positions` is any integer tensor (T,) or (B, T): it need not start at 0 or be the same in
-    each row. The D/2 angles stand there twice, once for each half of the head.
+    `positions` is any integer tensor (T,) or (B, T): it need not start
+    at 0 or be the same in each row. The D/2 angles stand there twice,
+    once for each half of the head.
     """
     if positions.is_floating_point() or positions.dtype == torch.bool:
         raise TypeError(f"positions must be integers, got {positions.dtype}")
@@ -63,9 +72,11 @@ def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tens
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the pairs (i, i + D/2) of each head's vector by its position's angles.
+    """Rotate the pairs (i, i + D/2) of each head's vector by its
+    position's angles.
 
-    Shapes: x (B, H, T, D); cos and sin (T, D) or (B, T, D) -> (B, H, T, D), in x's dtype.
+    Shapes: x (B, H, T, D); cos and sin (T, D) or (B, T, D) -> (B, H, T,
+    D), in x's dtype.
     """
     cos, sin = (t.unsqueeze(-3).to(x.dtype) for t in (cos, sin))  # (..., 1, T, D)
     first, second = x.chunk(2, dim=-1)
@@ -73,10 +84,12 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
 
 
 class Linear(nn.Linear):
-    """A matrix product, (..., in_features) -> (..., out_features), without a bias.
+    """A matrix product, (..., in_features) -> (..., out_features), without
+    a bias.
 
-    Its weight (out_features, in_features) starts as whatever is in memory: the values come
-    from a checkpoint, and drawing random ones first takes longer than loading.
+    Its weight (out_features, in_features) starts as whatever is in
+    memory: the values come from a checkpoint, and drawing random ones
+    first takes longer than loading.
     """
 
     def __init__(self, in_features: int, out_features: int):
@@ -87,10 +100,12 @@ class Linear(nn.Linear):
 
 
 class SwiGLU(nn.Module):
-    """The gated MLP: silu(gate(x)) decides, channel by channel, how much of up(x) goes down.
+    """The gated MLP: silu(gate(x)) decides, channel by channel, how much
+    of up(x) goes down.
 
-    Shapes: (..., C) -> (..., C), through F = intermediate_size channels. No biases.
-    Source: Shazeer 2020, arXiv:2002.05202, equation 6.
+    Shapes: (..., C) -> (..., C), through F = intermediate_size
+    channels. No biases. Source: Shazeer 2020, arXiv:2002.05202,
+    equation 6.
     """
 
     def __init__(self, hidden_size: int, intermediate_size: int):
@@ -104,19 +119,22 @@ class SwiGLU(nn.Module):
 
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Each query's weighted mix of the values at its own position and before.
+    """Each query's weighted mix of the values at its own position and
+    before.
 
-    Shapes: q (B, H, T, D); k (B, K, S, D) and v (B, K, S, V) -> (B, H, T, V). K divides H:
-    query heads g*H/K to (g+1)*H/K - 1 read KV head g. The queries are the last T of S
-    positions. The softmax is taken in float32.
-    Raises ValueError where the shapes do not fit.
-    Source: Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023, arXiv:2305.13245.
+    Shapes: q (B, H, T, D); k (B, K, S, D) and v (B, K, S, V) -> (B, H,
+    T, V). K divides H: query heads g*H/K to (g+1)*H/K - 1 read KV head
+    g. The queries are the last T of S positions. The softmax is taken
+    in float32. Raises ValueError where the shapes do not fit. Source:
+    Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023,
+    arXiv:2305.13245.
     """
     (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
     if k.shape != (B, K, S, D) or v.shape[:3] != (B, K, S) or H % K or S < T:
         raise ValueError(
-            f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit: "
-            "q must be (B, H, T, D), k (B, K, S, D), v (B, K, S, any), K a divisor of H, S >= T"
+            f"q {[*q.shape]}, k {[*k.shape]}, v {[*v.shape]} do not fit: "
+            "q must be (B, H, T, D), k (B, K, S, D), v (B, K, S, any), "
+            "with K a divisor of H and S >= T"
         )
     q = q.reshape(B, K, H // K * T, D)  # a KV head's queries in one matrix: K, V uncopied
     scores = (q @ k.transpose(-2, -1)).view(B, H, T, S)
@@ -129,10 +147,12 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention: H query heads share K pairs of key and value heads.
+    """Grouped-query self-attention: H query heads share K pairs of key and
+    value heads.
 
-    Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C). `attend` gets q, k and v
-    after RoPE and returns the mix: it is the seam for caches and kernels.
+    Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
+    `attend` gets q, k and v after RoPE and returns the mix: it is the
+    seam for caches and kernels.
     """
 
     def __init__(self, config: ModelConfig):
@@ -161,7 +181,8 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer: x + attention of the normed x, then that + MLP of it normed.
+    """One layer: x + attention of the normed x, then that + MLP of it
+    normed.
 
     Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
     """

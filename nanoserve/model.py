@@ -1,4 +1,7 @@
-"""The blocks stacked into a model."""
+"""The blocks stacked into a model.
+
+Built in the book: day07. Edit there, then run book/tangle.py.
+"""
 
 from os import PathLike
 
@@ -11,10 +14,12 @@ from nanoserve.loader import load_weights
 
 
 class Llama(nn.Module):
-    """A Llama-architecture model: embedding, blocks, final norm, and a head.
+    """A Llama-architecture model: embedding, blocks, final norm, and a
+    head.
 
-    A tied head is the embedding itself and has no parameter; an untied one is `lm_head`.
-    Source: Touvron et al. 2023, arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
+    A tied head is the embedding itself and has no parameter; an untied
+    one is `lm_head`. Source: Touvron et al. 2023, arXiv:2302.13971;
+    Grattafiori et al. 2024, arXiv:2407.21783.
     """
 
     def __init__(self, config: ModelConfig, num_blocks: int | None = None):
@@ -22,7 +27,8 @@ class Llama(nn.Module):
         if num_blocks is None:
             num_blocks = config.num_hidden_layers
         if not 0 <= num_blocks <= config.num_hidden_layers:
-            raise ValueError(f"num_blocks is {num_blocks}, of {config.num_hidden_layers} layers")
+            layers = config.num_hidden_layers
+            raise ValueError(f"num_blocks is {num_blocks}, of {layers} layers")
         self.config = config
         # Left empty, as Linear is: the values come from a file.
         table = torch.empty(config.vocab_size, config.hidden_size)
@@ -39,10 +45,11 @@ class Llama(nn.Module):
         num_blocks: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "Llama":
-        """The checkpoint in the folder `path`, ready for inference, on the CPU.
+        """The checkpoint in the folder `path`, ready for inference, on the
+        CPU.
 
-        With `num_blocks`, only the first so many blocks are made and read from the files.
-        Raises ConfigError or CheckpointError.
+        With `num_blocks`, only the first so many blocks are made and
+        read from the files. Raises ConfigError or CheckpointError.
         """
         config = ModelConfig.from_pretrained(path)
         model = cls(config, num_blocks).to(dtype).requires_grad_(False).eval()
@@ -50,11 +57,15 @@ class Llama(nn.Module):
         return model
 
     def hidden_states(
-        self, input_ids: torch.Tensor, positions: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """The embedding, then each block's output: 1 + blocks tensors (B, T, C).
+        """The embedding, then each block's output: 1 + blocks tensors (B,
+        T, C).
 
-        `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts from 0 if not given.
+        `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts
+        from 0 if not given.
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -65,6 +76,8 @@ class Llama(nn.Module):
         return states
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores of every token as the next one: (..., C) -> (..., vocab_size)."""
+        """Scores of every token as the next one: (..., C) -> (...,
+        vocab_size).
+        """
         head = self.embed if self.config.tie_word_embeddings else self.lm_head
         return nn.functional.linear(self.norm(x), head.weight)

@@ -40,7 +40,8 @@ def causes(mine: torch.Tensor, theirs: torch.Tensor, wrong: torch.Tensor) -> lis
     if not mine.isfinite().all():
         return ["a row without any allowed key, or an overflow: there are NaN or infinite values"]
     ratios = mine[theirs.abs() > 1e-3] / theirs[theirs.abs() > 1e-3]
-    if len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3:
+    constant = len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3
+    if constant and abs(ratios.median() - 1) > 1e-2:
         found.append(f"a forgotten or doubled scale: mine is {ratios.median().item():.4g} times it")
     if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, atol=1e-5):
         found.append("the right values in the wrong places: a layout, a transpose or a swap")
