@@ -1,18 +1,21 @@
-"""Runs notebooks top to bottom in fresh kernels and stores clean outputs: make refresh.
+"""Runs notebooks from top to bottom and stores their outputs in them: make refresh.
 
-    python book/refresh.py [NOTEBOOK ...]
+    python book/refresh.py [NOTEBOOK ...]     default: every notebook of the book
 
-No timings, no metadata that varies: a second run gives no diff. Output on stderr is refused.
+Each runs in a fresh kernel, in book/. What is stored does not depend on when or where that was:
+a second run gives no difference. A notebook that fails, or writes to stderr, stays as it was,
+and the exit status is 1.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from tangle import BOOK, QUIET
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from tangle import BOOK, QUIET, write
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -20,45 +23,81 @@ METADATA = {
 }
 
 
-def refresh(path: Path) -> list[str]:
-    """Run one notebook and store its outputs; returns what is wrong with them."""
-    notebook = nbformat.read(path, as_version=4)
+def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int) -> list[str]:
+    """Run the cells in place, in `folder`; return what went wrong, a line each."""
     client = NotebookClient(
         notebook,
-        timeout=600,
+        timeout=timeout,
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder)}},
     )
+    wrong = []
     try:
         client.execute()
-    except CellExecutionError as error:
-        return [f"{path.name}: {error}"]
-    wrong = []
+    except CellExecutionError:
+        pass  # its cell's output says so
+    except (CellTimeoutError, DeadKernelError) as error:
+        wrong.append(str(error).strip())
     for number, cell in enumerate(notebook.cells):
-        cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
-            if output.get("name") == "stderr":
-                wrong.append(f"{path.name}, cell {number} wrote to stderr: {output.text[:300]}")
-    notebook.metadata = METADATA
-    if not wrong:
-        temporary = path.with_suffix(".tmp")
-        nbformat.write(notebook, temporary)
-        os.replace(temporary, path)
+            if output.output_type == "error":
+                wrong.append(f"cell {number}: {output.ename}: {output.evalue}")
+            elif output.get("name") == "stderr":
+                wrong.append(f"cell {number} wrote to stderr: {output.text.strip()}")
     return wrong
 
 
-def main(names: list[str]) -> int:
-    """Refresh the named notebooks, or all; returns the exit status."""
-    os.environ.update(QUIET, PYDEVD_DISABLE_FILE_VALIDATION="1")
-    wrong = []
-    for path in map(Path, names or sorted(BOOK.glob("*.ipynb"))):
-        print(path.name, flush=True)
-        wrong += refresh(path.resolve())
-    print(*wrong, sep="\n", file=sys.stderr)
-    return int(bool(wrong))
+def forget(notebook: nbformat.NotebookNode) -> None:
+    """Take out the outputs, so that a cell that is not reached shows nothing old."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Take out what differs between runs and machines; number the code cells from 1."""
+    notebook.metadata.update(METADATA)
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count
+
+
+def refresh(path: Path, folder: Path = BOOK, timeout: int = 600) -> list[str]:
+    """Run one notebook in `folder` and store it; return what is wrong with it, a line each.
+
+    `timeout` is in seconds, for each cell. With anything wrong, nothing is stored.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    forget(notebook)
+    wrong = execute(notebook, folder, timeout)
+    if not wrong:
+        clean(notebook)
+        write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
+    return wrong
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Run notebooks and store their outputs.")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: book/*.ipynb")
+    notebooks = parser.parse_args(arguments).notebooks or sorted(BOOK.glob("*.ipynb"))
+    os.environ.update(QUIET, PYDEVD_DISABLE_FILE_VALIDATION="1")  # inherited by the kernels
+    failed = False
+    for path in notebooks:
+        wrong = refresh(path)
+        failed |= bool(wrong)
+        for line in wrong or ["stored"]:
+            print(f"{path.name}: {line}", flush=True)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
