@@ -65,9 +65,10 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
     """
     __tracebackhide__ = True
     path, module = package() / f"{cell.module}.py", book_module(cell, book)
+    known = module.parts.keys() | vars(builtins).keys()
     with locked(path):
         module.merge(read(path), cell)
-        refuse_strangers(module, source, namespace)
+        refuse_strangers(module, global_names(source) - known, namespace)
         text = tidy(module.render(), cell.module)
         execute(f"nanoserve.{cell.module}", path, text, cell)
         try:
@@ -98,27 +99,25 @@ def book_module(cell: Cell, book: Path) -> Module:
     return module
 
 
-def refuse_strangers(module: Module, source: str, namespace: dict) -> None:
-    """CellError where the cell's code needs what the notebook has and the module does not."""
+def refuse_strangers(module: Module, names: set[str], namespace: dict) -> None:
+    """CellError where the notebook has one of these names and the module does not."""
     known = {name.split(".")[0] for name in module.imports} | module.parts.keys()
-    unknown = (
-        global_names(symtable.symtable(source, "cell", "exec")) - known - vars(builtins).keys()
-    )
-    if missing := sorted(unknown & namespace.keys()):
+    if missing := sorted((names - known) & namespace.keys()):
         raise CellError(
             f"the notebook knows {', '.join(missing)}, but nanoserve/{module.name}.py does not: "
             "import or define it in this cell"
         )
 
 
-def global_names(table: symtable.SymbolTable) -> set[str]:
+def global_names(source: str) -> set[str]:
     """The global names that code reads."""
-    names = {
-        symbol.get_name()
-        for symbol in table.get_symbols()
-        if symbol.is_referenced() and (symbol.is_global() or table.get_name() == "top")
-    }
-    return names.union(*map(global_names, table.get_children()))
+    names, tables = set(), [symtable.symtable(source, "cell", "exec")]
+    for table in tables:
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or table is tables[0]):
+                names.add(symbol.get_name())
+    return names
 
 
 def execute(name: str, path: Path, text: str, cell: Cell) -> None:

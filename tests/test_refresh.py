@@ -3,7 +3,7 @@
 import nbformat
 import pytest
 import refresh
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 
 @pytest.fixture
@@ -36,6 +36,18 @@ def test_outputs_are_clean_and_stable(stored):
     assert refresh.main([str(path)]) == 0
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_cell_that_does_nothing_is_counted_and_cleared(stored):
+    path = stored("1", "", "3")
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells[1:]:
+        cell.outputs = [new_output("stream", text="old")]
+    nbformat.write(notebook, path)
+    assert refresh.main([str(path)]) == 0
+    cells = nbformat.read(path, as_version=4).cells[1:]
+    assert [cell.execution_count for cell in cells] == [1, 2, 3]
+    assert [[o.execution_count for o in cell.outputs] for cell in cells] == [[1], [], [3]]
 
 
 @pytest.mark.parametrize(

@@ -27,11 +27,14 @@ class Norm(nn.Module):  # a class
 ROPE = """# nanoserve/pieces.py
 import math
 from os import PathLike
+from functools import cache
 import torch
 # Radians.
 TURN = 2 * math.pi
 HALF = TURN/2  # of a turn
 
+# Slow.
+@cache
 def rotate(x: torch.Tensor, path: PathLike):
     return x
 
@@ -45,6 +48,7 @@ Built in the book: day04, day05. Edit there, then run book/tangle.py.
 """
 
 import math
+from functools import cache
 from os import PathLike
 
 import torch
@@ -66,6 +70,8 @@ TURN = 2 * math.pi
 HALF = TURN / 2  # of a turn
 
 
+# Slow.
+@cache
 def rotate(x: torch.Tensor, path: PathLike):
     return x
 
@@ -73,12 +79,6 @@ def rotate(x: torch.Tensor, path: PathLike):
 # Nothing more
 # today.
 '''
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOSERVE_PACKAGE", str(tmp_path / "nanoserve"))
-    return tmp_path / "nanoserve"
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_second_run_writes_nothing(book, package, capsys):
     assert (package / "pieces.py").stat().st_mtime_ns == before.st_mtime_ns
     assert (package / "pieces.py").stat().st_ino == before.st_ino
     assert capsys.readouterr().out == ""
-    assert [p.name for p in package.iterdir()] == ["pieces.py"]
+    assert sorted(p.name for p in package.iterdir()) == ["__init__.py", "pieces.py"]
 
 
 def test_deleted_module_is_rebuilt(book, package):
     tangle.main([], book)
-    shutil.rmtree(package)
+    (package / "pieces.py").unlink()
     assert tangle.main(["--check"], book) == 1
     tangle.main([], book)
     assert (package / "pieces.py").read_text("utf-8") == MODULE
@@ -155,7 +155,6 @@ def test_code_is_the_same_without_ruff(book, package, monkeypatch):
 
 
 def test_file_written_by_hand_is_not_lost(book, package):
-    package.mkdir()
     (package / "pieces.py").write_text("def by_hand():\n    return 1\n", "utf-8")
     with pytest.raises(CellError, match=r"nanoserve/pieces.py is written by hand.* by_hand"):
         tangle.main([], book)

@@ -18,10 +18,7 @@ SCALE = "# nanoserve/pieces.py\ndef scale(x):\n    return 3 * x"
 
 
 @pytest.fixture
-def book(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOSERVE_PACKAGE", str(tmp_path / "nanoserve"))
-    (tmp_path / "nanoserve").mkdir()
-    (tmp_path / "nanoserve" / "__init__.py").touch()
+def book(tmp_path, package):
     return write_book(tmp_path / "book")
 
 

@@ -16,12 +16,6 @@ class Norm(nn.Module):
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOSERVE_PACKAGE", str(tmp_path / "nanoserve"))
-    return tmp_path / "nanoserve"
-
-
-@pytest.fixture
 def book(tmp_path, package):
     book = write_book(tmp_path / "book", day04=["x = 1", PIECES])
     tangle.main([], book)
