@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ class Reader:
     def __init__(self, book: Path):
         config = Config()
         config.HistoryManager.enabled = False
-        self.shell = InteractiveShell(config=config, ipython_dir=tempfile.mkdtemp())
+        self.shell = InteractiveShell(config=config, ipython_dir=str(book.parent / "ipython"))
         live.install(self.shell, book)
 
     def run(self, source: str) -> BaseException | None:
