@@ -1,0 +1,100 @@
+"""The practice notebooks: blank ones fail kindly, filled ones pass, nothing is overwritten."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from cells import HEADER
+from practice import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DAYS = [f"day{day:02}" for day in range(2, 8)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    target = tmp_path_factory.mktemp("work") / "practice"
+    assert main(target) == 0
+    return target
+
+
+def run(folder: Path, notebook) -> str:
+    """Run a practice notebook's set-up, module cells and comparison in a shell of their own."""
+    wanted = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        and (
+            HEADER.match(cell.source + "\n")
+            or "load_ext tangle" in cell.source
+            or "progress(" in cell.source
+            or "comparison" in cell.metadata.get("tags", [])
+        )
+    ]
+    code = (
+        "import sys; from IPython.core.interactiveshell import InteractiveShell as S\n"
+        "shell = S.instance()\n"
+        f"for source in {wanted!r}:\n"
+        "    result = shell.run_cell(source, store_history=True)\n"
+        "    error = result.error_in_exec or result.error_before_exec\n"
+        "    if error: sys.exit(str(error))\n"
+    )
+    environment = {
+        **os.environ,
+        "NANOSERVE_WEIGHTS": str(ROOT / "weights"),
+        "PYTHONPATH": str(ROOT / "book"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    return done.stdout + done.stderr
+
+
+def with_answers(blank, day: str):
+    """The blank notebook with the book's own cells put back."""
+    book = [
+        cell.source
+        for cell in nbformat.read(ROOT / "book" / f"{day}.ipynb", as_version=4).cells
+        if cell.cell_type == "code" and HEADER.match(cell.source + "\n")
+    ]
+    cells = [c for c in blank.cells if c.cell_type == "code" and HEADER.match(c.source + "\n")]
+    for cell, source in zip(cells, book, strict=True):
+        cell.source = source
+    return blank
+
+
+@pytest.mark.parametrize("day", ["day05"])
+def test_blank_fails_kindly_and_filled_passes(folder, day):
+    blank = nbformat.read(folder / f"{day}.ipynb", as_version=4)
+    before = run(folder, blank)
+    assert f"Day {int(day[3:])}: " in before and "is yours to write" in before
+    after = run(folder, with_answers(blank, day))
+    assert "match HuggingFace within 1e-5" in after, after[-3000:]
+    assert "to write" not in after
+
+
+def test_the_books_own_package_is_untouched(folder):
+    command = [sys.executable, "book/tangle.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+def test_a_readers_work_is_never_overwritten(folder):
+    file = folder / "day04.ipynb"
+    notebook = nbformat.read(file, as_version=4)
+    notebook.cells[0].source += "\n\nmy own notes"
+    nbformat.write(notebook, file)
+    written = file.read_bytes()
+    assert main(folder) == 0
+    assert file.read_bytes() == written
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_no_answer_is_left_in_sight(folder, day):
+    notebook = nbformat.read(folder / f"{day}.ipynb", as_version=4)
+    sources = [c.source for c in notebook.cells if HEADER.match(c.source + "\n")]
+    stubs = sum("is yours to write" in source for source in sources)
+    assert stubs >= 1
+    assert any("<summary>Hint" in c.source for c in notebook.cells)
