@@ -15,7 +15,7 @@ def compare(
     rtol: float = 1e-5,
     atol: float = 1e-5,
 ) -> float:
-    """The largest |mine - theirs|, if everywhere within atol + rtol * |theirs|.
+    """The largest difference, if everywhere within `atol + rtol * |theirs|`.
 
     Shapes and dtypes must agree too. Otherwise AssertionError: what differs and by how much,
     where that starts, and which known mistakes look like it.
