@@ -99,11 +99,22 @@ def main() -> int:
     page.write_text(one_document(names), encoding="utf-8")
     with tempfile.TemporaryDirectory() as profile:
         subprocess.run(
-            [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking", f"--user-data-dir={profile}",
-             "--no-pdf-header-footer", "--generate-pdf-document-outline",
-             "--virtual-time-budget=60000", f"--print-to-pdf={PDF}", page.as_uri()],
-            check=True, stderr=subprocess.DEVNULL,
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--no-first-run",
+                "--disable-background-networking",
+                f"--user-data-dir={profile}",
+                "--no-pdf-header-footer",
+                "--generate-pdf-document-outline",
+                "--virtual-time-budget=60000",
+                f"--print-to-pdf={PDF}",
+                page.as_uri(),
+            ],
+            check=True,
+            stderr=subprocess.DEVNULL,
         )
     page.unlink()
     print(f"Open {PDF.relative_to(ROOT)}")
