@@ -1,8 +1,10 @@
 """Every planted bug makes its day's comparison cell fail; without one, every cell passes."""
 
+import re
+
 import pytest
 from mutants.catalog import catalog
-from mutants.run import comparison_cell, run_check
+from mutants.run import BOOK, comparison_cell, run_check
 
 MUTANTS = {mutant.name: mutant for mutant in catalog()}
 
@@ -22,3 +24,16 @@ def test_planted_bug_is_caught(name):
     mutant = MUTANTS[name]
     outcome = run_check(comparison_cell(mutant.day), mutant)
     assert outcome.verdict == "caught", f"{mutant.bug}: {outcome.verdict}\n{outcome.message}"
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_the_page_lists_it_as_it_is(name):
+    mutant = MUTANTS[name]
+    page = (BOOK / "bugs.md").read_text("utf-8")
+    day = f"[Day {int(mutant.day[3:])}]({mutant.day}.ipynb)"
+    assert f"| `{name}` | {mutant.bug} | {mutant.looks} | {day} |" in page
+
+
+def test_the_page_lists_nothing_else():
+    page = (BOOK / "bugs.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)`", page, re.MULTILINE)) == set(MUTANTS)
