@@ -14,12 +14,11 @@ import torch
 
 
 class ConfigError(ValueError):
-    """A config.json that cannot be read or that asks for the unbuilt."""
+    """A config.json that cannot be read, or asks for what is not built."""
 
 
 # Fields that would change the mathematics, and the values that are built.
-# Absent means these.
-BUILT_VALUES = {
+BUILT_VALUES = {  # absent means the first
     "model_type": ("llama",),
     "hidden_act": ("silu",),
     "attention_bias": (False,),
@@ -28,7 +27,7 @@ BUILT_VALUES = {
     "quantization_config": (None,),
     "rope_interleaved": (False,),
     "partial_rotary_factor": (None, 1),
-    "original_max_position_embeddings": (None,),  # its place is inside rope_scaling
+    "original_max_position_embeddings": (None,),  # is in rope_scaling
 }
 
 # What HuggingFace's Llama takes where a file is silent; old files are.
@@ -39,26 +38,21 @@ DEFAULTS = {
 }
 
 CHECKS = {
-    int: (
-        "a whole number from 1 to 2147483647",
-        lambda v: type(v) is int and 0 < v < 2**31,
-    ),
-    float: (
-        "a positive number",
-        lambda v: type(v) in (int, float) and 0 < v < 1e30,
-    ),
+    int: ("a whole number from 1 to 2147483647", lambda v: type(v) is int and 0 < v < 2**31),
+    float: ("a positive number", lambda v: type(v) in (int, float) and 0 < v < 1e30),
     bool: ("true or false", lambda v: type(v) is bool),
 }
 
 
 def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[str]:
-    """What does not fit the fields of dataclass `cls`, a sentence each."""
+    """What in `values` does not fit dataclass `cls`, a sentence each."""
     wrong = []
     for field in fields(cls):
         wanted, fits = CHECKS.get(field.type, ("", lambda v: True))
-        if not fits(values.get(field.name)):
-            found = repr(values[field.name])[:60] if field.name in values else "nothing"
-            wrong.append(f"{prefix}{field.name} must be {wanted}, found {found}")
+        name, value = field.name, values.get(field.name)
+        if not fits(value):
+            found = repr(value)[:60] if name in values else "nothing"
+            wrong.append(f"{prefix}{name} must be {wanted}, found {found}")
     return wrong
 
 
@@ -67,9 +61,8 @@ class RopeScaling:
     """The llama3 way to stretch RoPE: slow the pairs that turn slowly.
 
     Turns are counted over `original_max_position_embeddings` tokens. A
-    pair that finishes fewer than `low_freq_factor` is slowed by
-    `factor`; one that finishes more than `high_freq_factor` is left
-    alone; in between the two speeds are blended.
+    pair that finishes fewer than `low_freq_factor` is slowed by `factor`;
+    with more than `high_freq_factor` it is left alone; between, blended.
     """
 
     factor: float
@@ -78,49 +71,42 @@ class RopeScaling:
     original_max_position_embeddings: int
 
 
-def read_rope(
-    values: dict[str, Any],
-) -> tuple[Any, RopeScaling | None, list[str]]:
-    """rope_theta, the scaling and what is wrong, from either dialect.
+def read_scaling(rope: dict[str, Any], name: str) -> tuple[RopeScaling | None, list[str]]:
+    """The scaling in config.json's object `name`, and what is wrong."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None, []
+    if kind != "llama3":
+        return None, [f"{name}.rope_type {kind!r:.60} is not default or llama3"]
+    wrong = wrong_fields(RopeScaling, rope, f"{name}.")
+    low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
+    if not wrong and not low < high:
+        wrong = [f"{name}.low_freq_factor must be less than high_freq_factor"]
+    names = [field.name for field in fields(RopeScaling)]
+    return RopeScaling(**{key: rope.get(key) for key in names}), wrong
 
-    The hub's files have `rope_theta` beside `rope_scaling`;
-    transformers 5 writes both into `rope_parameters`. A file that says
-    two different things is refused.
-    """
+
+def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str]]:
+    """rope_theta, the scaling, and what is wrong, from either dialect."""
+    old, new = values.get("rope_scaling"), values.get("rope_parameters")
     name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
     rope = values.get(name) or {}
     if not isinstance(rope, dict):
-        return (
-            1.0,
-            None,
-            [f"{name} must be an object or null, found {rope!r:.60}"],
-        )
-    if values.get("rope_scaling") and values.get("rope_parameters") not in (None, {}, rope):
+        return 1.0, None, [f"{name} must be an object or null, found {rope!r:.60}"]
+    if old and new not in (None, {}, rope):
         return 1.0, None, ["rope_scaling and rope_parameters disagree"]
     theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
-    wrong = []
+    scaling, wrong = read_scaling(rope, name)
     if values.get("rope_theta", theta) != theta:
         wrong.append(f"rope_theta and {name}.rope_theta disagree")
     if rope.get("partial_rotary_factor", 1) != 1:
         wrong.append(f"{name}.partial_rotary_factor must be 1")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None, wrong
-    if kind != "llama3":
-        wrong.append(f"{name}.rope_type {kind!r:.60} is not default or llama3")
-        return theta, None, wrong
-    wrong += wrong_fields(RopeScaling, rope, f"{name}.")
-    if not wrong and not rope["low_freq_factor"] < rope["high_freq_factor"]:
-        wrong.append(f"{name}.low_freq_factor must be less than high_freq_factor")
-    scaling = RopeScaling(**{f.name: rope.get(f.name) for f in fields(RopeScaling)})
     return theta, scaling, wrong
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and constants of a Llama-architecture model, under
-    config.json's own names.
-    """
+    """Sizes and constants of a Llama, under config.json's own names."""
 
     vocab_size: int
     hidden_size: int
@@ -139,22 +125,18 @@ class ModelConfig:
     dtype: str | None = None
 
     def __post_init__(self):
-        heads, kv_heads = (
-            self.num_attention_heads,
-            self.num_key_value_heads,
-        )
+        heads = self.num_attention_heads
+        kv_heads, layers = self.num_key_value_heads, self.num_hidden_layers
         if heads % kv_heads:
-            raise ConfigError(f"num_key_value_heads {kv_heads} must divide {heads}")
+            raise ConfigError(f"num_key_value_heads {kv_heads} must divide the {heads} heads")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim {self.head_dim} must be even: RoPE turns pairs")
-        if self.num_hidden_layers > 10_000:
-            raise ConfigError("num_hidden_layers is past belief: over 10,000")
+        if layers > 10_000:
+            raise ConfigError(f"num_hidden_layers {layers} is past belief")
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike) -> "ModelConfig":
-        """Read config.json in the folder `path`. Raises ConfigError where
-        that cannot be done.
-        """
+        """Read config.json in folder `path`; ConfigError if that fails."""
         file = Path(path) / "config.json"
         try:
             return cls.from_dict(json.loads(file.read_bytes()))
@@ -167,20 +149,14 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """Take config.json's fields, in either dialect. Raises ConfigError
-        naming each bad one.
-        """
+        """Take config.json's fields; ConfigError naming each bad one."""
         return read_config(values)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor that the checkpoint must hold, by its name in the
-        file.
-        """
+        """Every tensor of the checkpoint, by its name in the file."""
         C, F, D = self.hidden_size, self.intermediate_size, self.head_dim
-        q_size, kv_size = (
-            self.num_attention_heads * D,
-            self.num_key_value_heads * D,
-        )
+        q_size = self.num_attention_heads * D
+        kv_size = self.num_key_value_heads * D
         layer = {
             "input_layernorm": (C,),
             "self_attn.q_proj": (q_size, C),
@@ -202,23 +178,17 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers the model has; a tied head is the embedding and
-        counts once.
-        """
-        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+        """How many numbers; a tied head is the embedding, counted once."""
+        return sum(map(math.prod, self.tensor_shapes().values()))
 
     def kv_cache_bytes_per_token(self, dtype: torch.dtype) -> int:
-        """Bytes that one token's keys and values take over all layers,
-        stored in `dtype`.
-        """
+        """Bytes of one token's keys and values in `dtype`, all layers."""
         per_layer = 2 * self.num_key_value_heads * self.head_dim
         return self.num_hidden_layers * per_layer * dtype.itemsize
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Config.json's fields, checked, with HuggingFace's defaults for those
-    that are absent.
-    """
+    """config.json's fields, checked, with HuggingFace's defaults."""
     if not isinstance(values, dict):
         raise ConfigError(f"config.json must hold an object, found {values!r:.60}")
     wrong = [
@@ -227,19 +197,16 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
         if values.get(name, built[0]) not in built
     ]
     theta, scaling, wrong_rope = read_rope(values)
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {k: value for k, value in values.items() if value is not None}
     given = DEFAULTS | given | {"rope_theta": theta, "rope_scaling": scaling}
     given.setdefault("num_key_value_heads", given.get("num_attention_heads"))
-    derived = {} if "head_dim" in given else {"head_dim": 2}  # till its sources are checked
+    derived = {} if "head_dim" in given else {"head_dim": 2}  # for now
     wrong += wrong_rope + wrong_fields(ModelConfig, given | derived)
-    if not wrong and derived:
-        hidden_size, heads = (
-            given["hidden_size"],
-            given["num_attention_heads"],
-        )
-        given["head_dim"] = hidden_size // heads
-        if hidden_size % heads:
-            wrong.append(f"hidden_size {hidden_size}: not a multiple of {heads}")
+    if not wrong and derived:  # its two sources are known to be whole
+        width, heads = given["hidden_size"], given["num_attention_heads"]
+        given["head_dim"] = width // heads
+        if width % heads:
+            wrong.append(f"hidden_size {width} must be a multiple of the {heads} heads")
     if wrong:
         raise ConfigError("; ".join(wrong))
     eos = values.get("eos_token_id", 2)

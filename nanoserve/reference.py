@@ -23,6 +23,8 @@ from transformers.models.llama.modeling_llama import (
 
 from nanoserve.comparison import Scoreboard, compare
 
+__all__ = ["Reference", "Scoreboard", "compare"]
+
 PROMPTS = (
     "When a request reaches the server, its text is cut into tokens, "
     "and every token becomes a vector. The vectors go through the layers "
@@ -34,24 +36,21 @@ PROMPTS = (
 
 
 def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and positions, each (B, T), that a checkpoint is compared
-    on.
+    """Token ids and positions, each (B, T), to compare a checkpoint on.
 
-    With a tokenizer, two texts of 41 tokens from position 0. Without
-    one, three rows of 48 seeded ids, which start at position 0, just
-    before a sixteenth of the context, and at its end.
+    With a tokenizer, two texts of 41 tokens from position 0. Without one,
+    three rows of 48 seeded ids, which start at position 0, just before a
+    sixteenth of the context, and at its end.
     """
     if (path / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-        ids = torch.tensor([tokenizer.encode(text).ids[:41] for text in PROMPTS])
+        read = Tokenizer.from_file(str(path / "tokenizer.json")).encode
+        ids = torch.tensor([read(text).ids[:41] for text in PROMPTS])
         return ids, torch.arange(ids.shape[1]).expand_as(ids)
     length, context = 48, config.max_position_embeddings
-    ids = torch.randint(
-        config.vocab_size,
-        (3, length),
-        generator=torch.Generator().manual_seed(0),
-    )
-    starts = torch.tensor([0, context // 16 - length // 2, context - length]).clamp(min=0)
+    seeded = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (3, length), generator=seeded)
+    starts = [0, context // 16 - length // 2, context - length]
+    starts = torch.tensor(starts).clamp(min=0)
     return ids, starts[:, None] + torch.arange(length)
 
 
@@ -81,66 +80,52 @@ RECORDED = (
 
 
 def recorded_attention(module, q, k, v, mask, scaling, **kwargs):
-    """HuggingFace's eager attention, which also keeps what it is handed,
-    and its weights.
-    """
+    """HuggingFace's eager attention; keeps its inputs and its weights."""
     outputs, name = module.recorded
     if q.dtype == torch.float64:
         mix, weights = exact_attention(q, k, v, mask, scaling)
     else:
         mix, weights = eager_attention_forward(module, q, k, v, mask, scaling, **kwargs)
-    outputs |= {f"{name}.{what}": t for what, t in zip("qkv", (q, k, v), strict=True)}
+    for what, tensor in zip("qkv", (q, k, v), strict=True):
+        outputs[f"{name}.{what}"] = tensor
     outputs[f"{name}.weights"] = weights
     return mix, weights
 
 
 def exact_attention(q, k, v, mask, scaling):
-    """Attention in float64 throughout, by torch: HuggingFace's takes its
-    softmax in float32.
-    """
-    attend = nn.functional.scaled_dot_product_attention
+    """Attention in float64; HuggingFace's goes down to float32 inside."""
     identity = torch.eye(k.shape[2], dtype=v.dtype).expand(*k.shape[:2], -1, -1)
-    mix, weights = (attend(q, k, x, mask, scale=scaling, enable_gqa=True) for x in (v, identity))
+    mix, weights = (
+        nn.functional.scaled_dot_product_attention(q, k, x, mask, scale=scaling, enable_gqa=True)
+        for x in (v, identity)
+    )
     return mix.transpose(1, 2).contiguous(), weights
 
 
 def widen(model: nn.Module) -> None:
-    """Put torch's RMSNorm, float64 inside too, for HuggingFace's, which
-    goes down to float32.
-    """
+    """Put torch's RMSNorm for HuggingFace's, which goes to float32."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, LlamaRMSNorm):
-                wide = nn.RMSNorm(
-                    len(child.weight),
-                    child.variance_epsilon,
-                    dtype=torch.float64,
-                )
+                wide = nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
                 wide.weight = child.weight
                 setattr(module, name, wide)
 
 
-__all__ = ["Reference", "Scoreboard", "compare"]
-
-
 class Reference:
-    """What HuggingFace computes on a fixed prompt, in every layer, by our
-    names.
+    """What HuggingFace computes on a fixed prompt, by our names.
 
     The model is loaded once, run once under hooks, and freed: only
     activations stay. `inputs` and `outputs` map "embed", "blocks.3",
     "blocks.3.attn_norm", "blocks.3.attn", "blocks.3.mlp_norm",
     "blocks.3.mlp" and "norm" to tensors (B, T, C). `outputs` also has q
     and k after RoPE, v and the weights of each attention
-    ("blocks.3.attn.q", (B, H, T, D)), "cos", "sin",
-    "inverse_frequencies" and "logits".
+    ("blocks.3.attn.q", (B, H, T, D)), "cos", "sin", "logits" and
+    "inverse_frequencies".
 
-    `dtype` float64 stands for exact arithmetic: HuggingFace's modules
-    that would go down to float32 are then replaced by torch's own. With
-    `attention` other than "eager", there are no q, k, v and weights.
-    With `keep_parameters`, `parameters` has every parameter, by our
-    names. `input_ids` and `positions`, both (B, T), replace the fixed
-    prompt.
+    `dtype` float64 stands for exact arithmetic. With `attention` other
+    than "eager", there are no q, k, v and weights. `keep_parameters`
+    fills `parameters`. `input_ids`, `positions` (B, T) replace the prompt.
     """
 
     def __init__(
@@ -153,44 +138,37 @@ class Reference:
         positions: torch.Tensor | None = None,
     ):
         self.path = Path(path)
-        # The public way to see q and k after RoPE: the model hands them to
-        # this function.
-
-        AttentionInterface.register("nanoserve_recorded", recorded_attention)
-        AttentionMaskInterface.register("nanoserve_recorded", eager_mask)
+        # The public way to q and k after RoPE: the model hands them on.
+        ours = "nanoserve_recorded"
+        attention = ours if attention == "eager" else attention
+        AttentionInterface.register(ours, recorded_attention)
+        AttentionMaskInterface.register(ours, eager_mask)
         model = AutoModelForCausalLM.from_pretrained(
-            self.path,
-            dtype=dtype,
-            attn_implementation="nanoserve_recorded" if attention == "eager" else attention,
-            local_files_only=True,
+            self.path, dtype=dtype, attn_implementation=attention, local_files_only=True
         ).eval()
         self.config = model.config
         self.num_layers = model.config.num_hidden_layers
         if input_ids is None:
             input_ids, positions = prompt(self.path, model.config)
         elif positions is None:
-            positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-        self.input_ids, self.positions = input_ids, positions
+            positions = torch.arange(input_ids.shape[1])
+        self.input_ids = input_ids
+        self.positions = positions.expand_as(input_ids)
         self.inputs, self.outputs = {}, {}
         if dtype == torch.float64:
             widen(model)
-        hooks = [
-            module.register_forward_hook(self.recorder(our_name(name)), with_kwargs=True)
-            for name, module in model.named_modules()
-            if isinstance(module, RECORDED)
-        ]
+        hooks = []
         for name, module in model.named_modules():
+            if isinstance(module, RECORDED):
+                hook = self.recorder(our_name(name))
+                hooks.append(module.register_forward_hook(hook, with_kwargs=True))
             if isinstance(module, LlamaAttention):
                 module.recorded = self.outputs, our_name(name)
         try:
             with torch.inference_mode():
-                mask = torch.ones_like(self.input_ids)  # without one, gaps in positions split rows
-                out = model(
-                    self.input_ids,
-                    mask,
-                    position_ids=self.positions,
-                    use_cache=False,
-                )
+                # Without a mask, gaps in positions would split rows.
+                mask = torch.ones_like(input_ids)
+                out = model(input_ids, mask, position_ids=self.positions, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -199,17 +177,14 @@ class Reference:
         self.outputs["inverse_frequencies"] = self.rotary.inv_freq
         self.parameters = {}
         if keep_parameters:
-            named = model.named_parameters()
-            self.parameters = {our_name(name): parameter.detach() for name, parameter in named}
+            for name, parameter in model.named_parameters():
+                self.parameters[our_name(name)] = parameter.detach()
         del model
-        # hooks and modules refer to each other: without this the weights
-        # stay
+        # Hooks and modules refer to each other: else the weights stay.
         gc.collect()
 
     def recorder(self, name: str):
-        """A forward hook that keeps a module's input and output under
-        `name`.
-        """
+        """A forward hook that keeps a module's input and output."""
 
         def hook(module, args, kwargs, output):
             self.inputs[name] = args[0] if args else kwargs["hidden_states"]
@@ -221,7 +196,5 @@ class Reference:
         return hook
 
     def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """HuggingFace's cos and sin, each (B, T, D), at `positions` (B,
-        T).
-        """
+        """HuggingFace's cos and sin (B, T, D) at `positions` (B, T)."""
         return self.rotary(torch.empty(0), positions)
