@@ -4,6 +4,7 @@ Built in the book: day03. Edit there, then run book/tangle.py.
 """
 
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -15,72 +16,67 @@ from torch import nn
 from nanoserve.config import ModelConfig
 from nanoserve.headers import CheckpointError, TensorInfo, fail_on, inside, read_header, read_json
 
-EMBED = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
-
-FLOATS = (
-    "F64",
-    "F32",
-    "F16",
-    "BF16",
-)  # what a checkpoint of this family is stored in
-
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
-    """Every tensor of the checkpoint in the folder `path`, from its
-    headers alone.
+    """Every tensor of the checkpoint in folder `path`, by its name.
 
-    The folder holds model.safetensors, or several files and
-    model.safetensors.index.json. Raises CheckpointError with all that
-    is wrong.
+    Only headers are read: that of model.safetensors, or those of the
+    shards in an index. CheckpointError tells all that is wrong.
     """
     folder = Path(path)
     if (folder / "model.safetensors").is_file():
         return read_header(folder / "model.safetensors")
-    index = folder / "model.safetensors.index.json"
-    try:
-        weight_map = read_json(index.read_bytes()).get("weight_map")
-    except OSError as error:
-        raise CheckpointError(no_weights(folder, error)) from error
-    except ValueError as error:
-        raise CheckpointError(f"{index} is not a JSON object: {error}") from error
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise CheckpointError(f"{index}: weight_map must map tensors to file names")
-    tensors, problems = {}, []
-    for shard in sorted(set(weight_map.values())):
+    where, tensors, problems = read_weight_map(folder), {}, []
+    for shard in sorted(set(where.values())):
         try:
             found = read_header(inside(folder, shard))
         except CheckpointError as error:
             problems.append(str(error))
             continue
-        named = {name for name, file in weight_map.items() if file == shard}
-        problems += [f"{name}: not in {shard}, where the index says" for name in named - set(found)]
-        problems += [f"{name}: in {shard}, but not so in the index" for name in set(found) - named]
+        named = {name for name, file in where.items() if file == shard}
+        lost, extra = named - found.keys(), found.keys() - named
+        problems += [f"{n}: not in {shard}, where the index says" for n in lost]
+        problems += [f"{n}: in {shard}, but not so in the index" for n in extra]
         tensors |= found
     fail_on(sorted(problems), folder)
     return tensors
 
 
+def read_weight_map(folder: Path) -> dict[str, str]:
+    """The index's own map, from tensor to file. Else CheckpointError."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        where = read_json(index.read_bytes()).get("weight_map")
+    except OSError as error:
+        raise CheckpointError(no_weights(folder, error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{index} is not a JSON object: {error}") from error
+    files = where.values() if isinstance(where, dict) else [None]
+    if not all(isinstance(file, str) for file in files):
+        raise CheckpointError(f"{index}: weight_map must map tensors to file names")
+    return where
+
+
 def no_weights(folder: Path, error: OSError) -> str:
-    """Why a folder has no index to read, and what to do."""
+    """Why there is no index to read, and what to do."""
     if not folder.is_dir():
         return f"{folder} is not a folder, as a checkpoint is"
-    if isinstance(error, FileNotFoundError):
-        pickles = sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pth", ".pt"))
-        also = f"; {pickles[0]} is a pickle, which can run code: never opened" if pickles else ""
-        return (
-            f"{folder} has no model.safetensors and no index{also}: "
-            "get the checkpoint's safetensors files"
-        )
-    return f"{error.filename} cannot be read: {error.strerror}"
+    if not isinstance(error, FileNotFoundError):
+        return f"{error.filename} cannot be read: {error.strerror}"
+    pickles = (".bin", ".pth", ".pt")
+    found = sorted(f.name for f in folder.iterdir() if f.suffix in pickles)
+    also = f"; {found[0]} is a pickle, which can run code: never opened" if found else ""
+    return (
+        f"{folder} has no model.safetensors and no index{also}: "
+        "get the checkpoint's safetensors files"
+    )
 
 
 def key_map(config: ModelConfig) -> dict[str, str | tuple[str, ...]]:
-    """Our name of each parameter -> the checkpoint's name of the tensor
-    that fills it.
+    """Our name of each parameter -> the file's name of its tensor.
 
-    A tuple of names stands for tensors stacked along dimension 0, for
-    layers that fuse them.
+    A tuple of names means tensors stacked along dimension 0, as in a
+    fused layer.
     """
     layer = {
         "attn_norm": "input_layernorm",
@@ -109,65 +105,50 @@ def as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def plan_copies(
-    model: nn.Module,
-    names: dict[str, str | tuple[str, ...]],
-    index: dict[str, TensorInfo],
+    model: nn.Module, names: dict[str, str | tuple[str, ...]], index: dict[str, TensorInfo]
 ) -> tuple[list[tuple[str, torch.Tensor]], list[str]]:
-    """Each needed tensor's name with the part of a parameter that it
-    fills, and the problems.
+    """What to copy where, and what is wrong, a sentence each.
+
+    A copy is a tensor's name and the rows of a parameter that it fills.
     """
     copies, problems = [], []
     for ours, parameter in model.named_parameters():
         theirs = as_tuple(names.get(ours, ()))
         missing = [name for name in theirs if name not in index]
-        problems += [f"{name}: missing, wanted for {ours}" for name in missing]
+        problems += [f"{n}: missing, wanted for {ours}" for n in missing]
         if not theirs:
             problems.append(f"{ours}: no tensor of the checkpoint belongs here")
         if parameter.is_meta:
             problems.append(f"{ours}: has no memory, call model.to_empty first")
         if missing or not theirs:
             continue
-        shapes = [index[name].shape for name in theirs]
-        rows = [sum(shape[:1]) for shape in shapes]
-        if sum(rows) == parameter.shape[0]:
+        shapes = [list(index[name].shape) for name in theirs]
+        rows = [sum(shape[:1]) for shape in shapes]  # a scalar has none
+        wanted = list(parameter.shape)
+        stacked = [[n, *wanted[1:]] for n in rows]
+        if shapes == stacked and wanted[:1] == [sum(rows)]:
             parts = parameter.detach().split(rows)
             copies += zip(theirs, parts, strict=True)
-            fits = [part.shape for part in parts] == shapes
-        if sum(rows) != parameter.shape[0] or not fits:
-            found = " and ".join(f"{list(shape)}" for shape in shapes)
-            wanted = list(parameter.shape)
+        else:
+            found = " and ".join(map(str, shapes))
             problems.append(f"{' and '.join(theirs)}: shape {found}, not {wanted}")
     return copies, problems
 
 
+EMBED = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+FLOATS = ("F64", "F32", "F16", "BF16")  # what weights are stored in
+
+
 def unloadable(index: dict[str, TensorInfo], names: dict[str, str | tuple[str, ...]]) -> list[str]:
-    """What the files hold that this architecture does not know, or in a
-    dtype that is not read.
-    """
-    known = {name for value in names.values() for name in as_tuple(value)} | {HEAD}
-    problems = [f"{n}: unexpected, the model has no such tensor" for n in index if n not in known]
+    """What in the files is unknown, or of a dtype that is not read."""
+    known = {HEAD}.union(*map(as_tuple, names.values()))
+    new = [name for name in index if name not in known]
+    problems = [f"{name}: unexpected, the model has no such tensor" for name in new]
     for name, info in index.items():
         if info.dtype not in FLOATS:
             problems.append(f"{name}: dtype {info.dtype} is not among {FLOATS}")
     return problems
-
-
-def refuse_other_head(head: torch.Tensor, embed: torch.Tensor, where: Path) -> None:
-    """Raise CheckpointError where a tied head is in the file and is not
-    the embedding.
-    """
-    if head.dtype != embed.dtype or not torch.equal(head, embed):
-        problem = f"{HEAD}: tied to {EMBED}, but their values differ"
-        fail_on([problem], where)
-
-
-def is_finite(values: torch.Tensor) -> bool:
-    """Whether there is no NaN and no infinity among `values`."""
-    flat = values.flatten()
-    # The sum of squares is one fast pass. It may overflow, so a hit is
-    # looked at again.
-
-    return bool(flat.dot(flat).isfinite() or flat.isfinite().all())
 
 
 def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, safe_open]:
@@ -181,38 +162,50 @@ def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, saf
     return files
 
 
-def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
-    """Fill the parameters of `model`, in place, from the checkpoint in the
-    folder `path`.
+def refuse_other_head(read: dict[str, Callable[[str], torch.Tensor]], where: Path) -> None:
+    """CheckpointError where a tied head is not the embedding."""
+    if EMBED not in read:
+        fail_on([f"{EMBED}: missing, and {HEAD} is tied to it"], where)
+    head, embed = read[HEAD](HEAD), read[EMBED](EMBED)
+    if head.dtype != embed.dtype or not torch.equal(head, embed):
+        fail_on([f"{HEAD}: tied to {EMBED}, but their values differ"], where)
 
-    `model` is any module whose parameters have our names, a part of the
-    whole too. Its dtypes stay: values are cast as they are copied.
-    Returns the names of the tensors that it had no parameter for.
-    Everything is checked from the headers before the first byte is
-    copied: CheckpointError tells all that is missing, unexpected or
-    misshapen, the model untouched.
+
+def is_finite(values: torch.Tensor) -> bool:
+    """Whether there is no NaN and no infinity among `values`."""
+    flat = values.flatten()
+    # The sum of squares is one fast pass. It can overflow: look again.
+    return bool(flat.dot(flat).isfinite() or flat.isfinite().all())
+
+
+def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
+    """Fill `model`, in place, from the checkpoint in folder `path`.
+
+    `model` is any module whose parameters have our names, or a part of
+    one. Its dtypes stay: values are cast as they are copied. Returns the
+    names of tensors without a parameter. CheckpointError tells all that
+    is wrong before a byte is copied: the model is untouched.
     """
     config = ModelConfig.from_pretrained(path)
-    names = key_map(config)
-    index = {
-        name: info
-        for name, info in read_index(path).items()
-        if not name.endswith("rotary_emb.inv_freq")  # old files keep what follows from the config
-    }
+    names, index = key_map(config), read_index(path)
+    for name in list(index):
+        if name.endswith("rotary_emb.inv_freq"):  # old; computed on Day 4
+            del index[name]
     copies, problems = plan_copies(model, names, index)
     fail_on(unloadable(index, names) + problems, Path(path))
     with ExitStack() as stack:
         files = open_files(index, stack)
-        read = {name: files[info.file].get_tensor for name, info in index.items()}
+        read = {n: files[i.file].get_tensor for n, i in index.items()}
         if config.tie_word_embeddings and HEAD in index:
-            refuse_other_head(read[HEAD](HEAD), read[EMBED](EMBED), Path(path))
+            refuse_other_head(read, Path(path))
         not_finite = []
         for name, target in copies:
-            target.copy_(read[name](name))  # cast on the way: the source is the mapped file
+            target.copy_(read[name](name))  # cast on the way
             if not is_finite(target):
                 not_finite.append(name)
     if not_finite:
-        names = ", ".join(not_finite[:5]) + (", ..." if len(not_finite) > 5 else "")
-        warnings.warn(f"{path}: NaN or infinity in {names}", stacklevel=2)
+        found = ", ".join(not_finite[:5])
+        more = ", ..." if len(not_finite) > 5 else ""
+        warnings.warn(f"{path}: NaN or infinity in {found}{more}", stacklevel=2)
     copied = {name for name, _ in copies}
     return [name for name in index if name not in copied]
