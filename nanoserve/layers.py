@@ -118,6 +118,22 @@ class SwiGLU(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # (..., F) -> (..., C)
 
 
+def check_attention_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """Raise ValueError unless q is (B, H, T, D), k (B, K, S, D) and v (B,
+    K, S, any), with K a divisor of H and S >= T.
+    """
+    if q.dim() == k.dim() == v.dim() == 4:
+        (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
+        fits = k.shape == (B, K, S, D) and v.shape[:3] == (B, K, S)
+        if fits and K and H % K == 0 and S >= T:
+            return
+    raise ValueError(
+        f"q {[*q.shape]}, k {[*k.shape]}, v {[*v.shape]} do not fit: "
+        "q must be (B, H, T, D), k (B, K, S, D), v (B, K, S, any), "
+        "with K a divisor of H and S >= T"
+    )
+
+
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Each query's weighted mix of the values at its own position and
     before.
@@ -129,21 +145,20 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023,
     arXiv:2305.13245.
     """
+    check_attention_shapes(q, k, v)
     (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
-    if k.shape != (B, K, S, D) or v.shape[:3] != (B, K, S) or H % K or S < T:
-        raise ValueError(
-            f"q {[*q.shape]}, k {[*k.shape]}, v {[*v.shape]} do not fit: "
-            "q must be (B, H, T, D), k (B, K, S, D), v (B, K, S, any), "
-            "with K a divisor of H and S >= T"
-        )
-    q = q.reshape(B, K, H // K * T, D)  # a KV head's queries in one matrix: K, V uncopied
+    # A KV head's queries in one matrix: k and v need not be repeated.
+    q = q.reshape(B, K, H // K * T, D)
     scores = (q @ k.transpose(-2, -1)).view(B, H, T, S)
-    scores *= D**-0.5  # in place, like the mask: at T = 2048 a copy is half a gigabyte
-    future = torch.ones(T, S, dtype=torch.bool, device=q.device).triu(S - T + 1)
-    scores.masked_fill_(future, -torch.inf)
-    weights = scores.softmax(-1, dtype=torch.float32)
-    mix = weights.to(v.dtype).view(B, K, H // K * T, S) @ v
-    return mix.view(B, H, T, -1)
+    # In place: at T = 2048 a copy of the scores is half a gigabyte.
+    scores *= D**-0.5
+    future = torch.ones(T, S, dtype=torch.bool, device=q.device)
+    future = future.triu(S - T + 1)  # query t stands at S - T + t
+    # Adding takes a tenth of the time of masked_fill_.
+    scores += torch.where(future, -torch.inf, 0.0)
+    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
+    mix = weights.view(B, K, H // K * T, S) @ v  # (B, K, H // K * T, V)
+    return mix.view(B, H, T, v.shape[-1])
 
 
 class Attention(nn.Module):
@@ -177,7 +192,8 @@ class Attention(nn.Module):
         k = self.k_proj(x).view(heads).transpose(1, 2)  # (B, K, T, D)
         v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, K, T, D)
         mix = attend(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)  # (B, H, T, D)
-        return self.o_proj(mix.transpose(1, 2).flatten(2))  # (B, T, H * D) -> (B, T, C)
+        mix = mix.transpose(1, 2).flatten(2)  # (B, T, H * D)
+        return self.o_proj(mix)  # (B, T, C)
 
 
 class TransformerBlock(nn.Module):
