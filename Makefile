@@ -10,9 +10,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
-# No progress bar or advisory may reach a stored output, and no hub is asked for anything.
-QUIET := TQDM_DISABLE=1 HF_HUB_DISABLE_PROGRESS_BARS=1 TRANSFORMERS_VERBOSITY=error \
-	HF_HUB_OFFLINE=1 PYDEVD_DISABLE_FILE_VALIDATION=1
+# Before a kernel starts: its debugger's warning would be in the way of the output.
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book test lab refresh bench pdf practice clean
@@ -32,23 +31,23 @@ setup: .venv/.installed
 
 book: setup
 	rm -rf _build
-	$(QUIET) $(BIN)/jupyter-book build . -W -n --keep-going
+	$(BIN)/jupyter-book build . -W -n --keep-going
 	@echo
 	@echo "The book is built. Open _build/html/index.html"
 
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python book/tangle.py --check
-	$(QUIET) $(BIN)/python -m pytest --nbval -n 2 --dist loadscope
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope
 
 lab: setup
-	$(QUIET) $(BIN)/jupyter lab book
+	$(BIN)/jupyter lab book
 
 refresh: setup
-	$(QUIET) $(BIN)/python book/refresh.py
+	$(BIN)/python book/refresh.py
 
 bench: setup
-	$(QUIET) $(BIN)/python book/bench.py
+	$(BIN)/python book/bench.py
 
 pdf: book
 	$(BIN)/python book/pdf.py

@@ -3,8 +3,9 @@
     python book/refresh.py [NOTEBOOK ...]     default: every notebook of the book
 
 Each runs in a fresh kernel, in book/. What is stored does not depend on when or where that was:
-a second run gives no difference. A notebook that fails, or writes to stderr, stays as it was,
-and the exit status is 1.
+a second run gives no difference. So a cell tagged nbval-ignore-output, which measures times, keeps
+the outputs that it has; clear them to have new ones. A notebook that fails, or writes to stderr,
+stays as it was, and the exit status is 1.
 """
 
 import argparse
@@ -49,14 +50,21 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int) -> list
     return wrong
 
 
-def forget(notebook: nbformat.NotebookNode) -> None:
-    """Take out the outputs, so that a cell that is not reached shows nothing old."""
+def forget(notebook: nbformat.NotebookNode) -> dict[str, list]:
+    """Take out the outputs, so that a cell that is not reached shows nothing old.
+
+    Returns, by the cell's id, those that hold measured times: no two runs agree on them.
+    """
+    measured = {}
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            if cell.outputs and "nbval-ignore-output" in cell.metadata.get("tags", []):
+                measured[cell.id] = cell.outputs
             cell.outputs, cell.execution_count = [], None
+    return measured
 
 
-def clean(notebook: nbformat.NotebookNode) -> None:
+def clean(notebook: nbformat.NotebookNode, measured: dict[str, list]) -> None:
     """Take out what differs between runs and machines; number the code cells from 1."""
     notebook.metadata.update(METADATA)
     count = 0
@@ -65,6 +73,7 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count
+            cell.outputs = measured.get(cell.id, cell.outputs)
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = count
@@ -76,10 +85,10 @@ def refresh(path: Path, folder: Path = BOOK, timeout: int = 600) -> list[str]:
     `timeout` is in seconds, for each cell. With anything wrong, nothing is stored.
     """
     notebook = nbformat.read(path, as_version=4)
-    forget(notebook)
+    measured = forget(notebook)
     wrong = execute(notebook, folder, timeout)
     if not wrong:
-        clean(notebook)
+        clean(notebook, measured)
         write(path, nbformat.writes(notebook).rstrip("\n") + "\n")
     return wrong
 
@@ -89,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run notebooks and store their outputs.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: book/*.ipynb")
     notebooks = parser.parse_args(arguments).notebooks or sorted(BOOK.glob("*.ipynb"))
-    os.environ.update(QUIET, PYDEVD_DISABLE_FILE_VALIDATION="1")  # inherited by the kernels
+    os.environ.update(QUIET)  # inherited by the kernels
     failed = False
     for path in notebooks:
         wrong = refresh(path)

@@ -47,7 +47,8 @@ class Row:
             error = "error 0, bit-identical"
         else:
             error = f"error {self.error:.1e}"
-        return self.checkpoint, self.component, f"{self.tensors} tensors", "match", error
+        noun = "tensor" if self.tensors == 1 else "tensors"
+        return self.checkpoint, self.component, f"{self.tensors} {noun}", "match", error
 
 
 class Scoreboard:

@@ -1,18 +1,12 @@
-"""The environment of every test, inherited by the kernels that nbval starts."""
+"""What every test shares."""
 
 import os
 import sys
 
 import pytest
+from tangle import QUIET
 
-# No progress bar or advisory may reach a cell's output, and no hub is asked for anything.
-os.environ.update(
-    TQDM_DISABLE="1",
-    HF_HUB_DISABLE_PROGRESS_BARS="1",
-    TRANSFORMERS_VERBOSITY="error",
-    HF_HUB_OFFLINE="1",
-    PYDEVD_DISABLE_FILE_VALIDATION="1",
-)
+os.environ.update(QUIET)  # inherited by the kernels that nbval starts
 
 
 @pytest.fixture

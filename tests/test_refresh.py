@@ -50,6 +50,22 @@ def test_cell_that_does_nothing_is_counted_and_cleared(stored):
     assert [[o.execution_count for o in cell.outputs] for cell in cells] == [[1], [], [3]]
 
 
+def test_measured_times_are_kept_until_cleared(stored):
+    path = stored("import time\ntime.perf_counter_ns()")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].metadata["tags"] = ["nbval-ignore-output"]
+    nbformat.write(notebook, path)
+    assert refresh.main([str(path)]) == 0
+    first = path.read_bytes()
+    assert refresh.main([str(path)]) == 0
+    assert path.read_bytes() == first
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].outputs = []
+    nbformat.write(notebook, path)
+    assert refresh.main([str(path)]) == 0
+    assert path.read_bytes() != first
+
+
 @pytest.mark.parametrize(
     "source, message",
     [

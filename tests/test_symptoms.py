@@ -80,7 +80,7 @@ PROVOKED = [
 ]
 
 
-@pytest.mark.parametrize(("message", "provoke"), zip(quoted(), PROVOKED, strict=True), ids=str)
+@pytest.mark.parametrize(("message", "provoke"), list(zip(quoted(), PROVOKED, strict=True)))
 def test_the_message_is_said(message, provoke, tmp_path, monkeypatch):
     with pytest.raises((CheckpointError, ConfigError, AssertionError)) as error:
         provoke(tmp_path, monkeypatch)
