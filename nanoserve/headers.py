@@ -5,20 +5,20 @@ described at https://huggingface.co/docs/safetensors. Day 2 reads one by hand; t
 with every check that a damaged or hostile file needs.
 """
 
-import json
 import math
-from collections import Counter
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from nanoserve.strictjson import MAX_JSON, json_file, open_file, printable, read_json, short
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be loaded, with everything that is wrong with it."""
 
 
-MAX_HEADER = 10_000_000  # bytes; the header of a 405B Llama has a fiftieth of that
 ITEM_BYTES = {
     "F64": 8,
     "F32": 4,
@@ -48,25 +48,8 @@ def fail_on(problems: list[str], where: Path) -> None:
     if len(problems) > 19:
         problems = [*problems[:18], f"and {len(problems) - 18} more"]
     if problems:
-        raise CheckpointError("\n  ".join([f"{where} cannot be loaded:", *problems]))
-
-
-def read_json(data: bytes) -> dict:
-    """Parse a JSON object. Raises ValueError, also where a key stands twice."""
-
-    def once(pairs):
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        if twice:
-            raise ValueError(f"the key {twice[0]!r:.80} is there twice")
-        return dict(pairs)
-
-    try:
-        values = json.loads(data, object_pairs_hook=once)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"an object is wanted, found {values!r:.60}")
-    return values
+        lines = [printable(f"{where} cannot be loaded:"), *map(printable, problems)]
+        raise CheckpointError("\n  ".join(lines))
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
@@ -75,24 +58,28 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     Raises CheckpointError where the file cannot be read or contradicts itself.
     """
     try:
-        size = file.stat().st_size
-        with file.open("rb") as f:
+        with open_file(file) as f:
+            size = os.fstat(f.fileno()).st_size
             length = int.from_bytes(f.read(8), "little")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
+            if not 2 <= length <= size - 8:
                 raise ValueError(
                     f"{size} bytes cannot have a header of {length}: cut short, or no safetensors"
                 )
+            if length > MAX_JSON:
+                raise ValueError(f"it has {length} bytes, and more than {MAX_JSON} are not read")
             header = read_json(f.read(length))
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+        text = printable(f"{file} cannot be read: {error.strerror}")
+        raise CheckpointError(text) from error
     except ValueError as error:
-        raise CheckpointError(f"{file}, in its header: {error}; download it again") from error
+        text = printable(f"{file}, in its header: {error}; download it again")
+        raise CheckpointError(text) from error
     header.pop("__metadata__", None)
     problems, tensors, base = [], {}, 8 + length
     for name, entry in header.items():
         problem = wrong_entry(entry, size - base)
         if problem:
-            problems.append(f"{name[:80]}: {problem}")
+            problems.append(f"{name}: {problem}")
         else:
             start, end = (base + offset for offset in entry["data_offsets"])
             tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]), file, start, end)
@@ -107,22 +94,22 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 def wrong_entry(entry: Any, data_size: int) -> str | None:
     """What is wrong with one header entry of a file with `data_size` bytes of data."""
 
-    def whole(values, count):
-        numbers = isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)
-        return numbers and count in (None, len(values))
+    def whole(values):
+        return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
-    if not isinstance(entry, dict) or not whole(entry.get("shape"), None):
-        return f"an object with a shape is wanted, found {entry!r:.60}"
-    if str(entry.get("dtype")) not in ITEM_BYTES:
-        return f"its dtype {entry.get('dtype')!r:.20} is none of {', '.join(ITEM_BYTES)}"
-    if not whole(entry.get("data_offsets"), 2):
-        return f"data_offsets must be two whole numbers, found {entry.get('data_offsets')!r:.60}"
-    start, end = entry["data_offsets"]
+    if not isinstance(entry, dict) or not whole(entry.get("shape")) or len(entry["shape"]) > 8:
+        return f"an object with a shape is wanted, found {short(entry)}"
+    dtype, offsets = entry.get("dtype"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
+        return f"its dtype {short(dtype)} is none of {', '.join(ITEM_BYTES)}"
+    if not whole(offsets) or len(offsets) != 2:
+        return f"data_offsets must be two whole numbers, found {short(offsets)}"
+    start, end = offsets
     if not start <= end <= data_size:
         return f"bytes {start} to {end} are not within the {data_size} bytes of data"
-    needed = math.prod(entry["shape"]) * ITEM_BYTES[entry["dtype"]]
+    needed = math.prod(entry["shape"]) * ITEM_BYTES[dtype]
     if end - start != needed:
-        return f"{entry['dtype']} {entry['shape']} takes {needed} bytes, it has {end - start}"
+        return f"{dtype} {entry['shape']} takes {needed} bytes, it has {end - start}"
     return None
 
 
@@ -131,9 +118,49 @@ def inside(folder: Path, name: str) -> Path:
 
     The hub's cache keeps a snapshot's files as links into its own blobs folder: that is inside.
     """
-    file = (folder / name).resolve()
     home = folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    if Path(name).name != name or file.parent not in homes:
+    try:
+        file = (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that none can have
+        file = None
+    if file is None or Path(name).name != name or file.parent not in homes:
         raise CheckpointError(f"the index names {name!r:.80}, which is not a file of this folder")
     return file
+
+
+def read_weight_map(folder: Path) -> dict[str, str]:
+    """The map of a sharded checkpoint's index, from tensor to file. Else CheckpointError."""
+    index = folder / "model.safetensors.index.json"
+    try:
+        where = json_file(index).get("weight_map")
+    except OSError as error:
+        raise CheckpointError(no_weights(folder, error)) from error
+    except ValueError as error:
+        raise CheckpointError(f"{index} cannot be read: {error}") from error
+    files = where.values() if isinstance(where, dict) else [None]
+    if not all(isinstance(file, str) for file in files):
+        raise CheckpointError(f"{index}: weight_map must map tensors to file names")
+    return where
+
+
+def no_weights(folder: Path, error: OSError) -> str:
+    """Why there is no index to read, and what to do."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"{error.filename} cannot be read: {error.strerror}"
+    if not folder.is_dir():
+        return f"{folder} is not a folder, as a checkpoint is"
+    found = pickles(folder)
+    also = f"; {found[0]!r} is a pickle, which can run code: never opened" if found else ""
+    return (
+        f"{folder} has no model.safetensors and no index{also}: "
+        "get the checkpoint's safetensors files"
+    )
+
+
+def pickles(folder: Path) -> list[str]:
+    """The files of a folder that are pickles by their names; none where it cannot be listed."""
+    try:
+        return sorted(f.name for f in folder.iterdir() if f.suffix in (".bin", ".pth", ".pt"))
+    except OSError:
+        return []

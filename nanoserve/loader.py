@@ -3,9 +3,8 @@
 Built in the book: day03. Edit there, then run book/tangle.py.
 """
 
+import os
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 
@@ -14,7 +13,14 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from nanoserve.config import ModelConfig
-from nanoserve.headers import CheckpointError, TensorInfo, fail_on, inside, read_header, read_json
+from nanoserve.headers import (
+    CheckpointError,
+    TensorInfo,
+    fail_on,
+    inside,
+    read_header,
+    read_weight_map,
+)
 
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
@@ -24,52 +30,26 @@ def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
     shards in an index. CheckpointError tells all that is wrong.
     """
     folder = Path(path)
-    if (folder / "model.safetensors").is_file():
+    if os.path.lexists(folder / "model.safetensors"):
         return read_header(folder / "model.safetensors")
-    where, tensors, problems = read_weight_map(folder), {}, []
-    for shard in sorted(set(where.values())):
+    shards, tensors, problems = {}, {}, []
+    for name, shard in read_weight_map(folder).items():
+        shards.setdefault(shard, set()).add(name)
+    for shard, named in sorted(shards.items()):
         try:
             found = read_header(inside(folder, shard))
         except CheckpointError as error:
-            problems.append(str(error))
+            problems += str(error).splitlines()
             continue
-        named = {name for name, file in where.items() if file == shard}
-        lost, extra = named - found.keys(), found.keys() - named
-        problems += [f"{n}: not in {shard}, where the index says" for n in lost]
-        problems += [f"{n}: in {shard}, but not so in the index" for n in extra]
+        problems += [
+            f"{n}: not in {shard}, where the index says" for n in sorted(named - found.keys())
+        ]
+        problems += [
+            f"{n}: in {shard}, but not so in the index" for n in sorted(found.keys() - named)
+        ]
         tensors |= found
-    fail_on(sorted(problems), folder)
+    fail_on(problems, folder)
     return tensors
-
-
-def read_weight_map(folder: Path) -> dict[str, str]:
-    """The index's own map, from tensor to file. Else CheckpointError."""
-    index = folder / "model.safetensors.index.json"
-    try:
-        where = read_json(index.read_bytes()).get("weight_map")
-    except OSError as error:
-        raise CheckpointError(no_weights(folder, error)) from error
-    except ValueError as error:
-        raise CheckpointError(f"{index} is not a JSON object: {error}") from error
-    files = where.values() if isinstance(where, dict) else [None]
-    if not all(isinstance(file, str) for file in files):
-        raise CheckpointError(f"{index}: weight_map must map tensors to file names")
-    return where
-
-
-def no_weights(folder: Path, error: OSError) -> str:
-    """Why there is no index to read, and what to do."""
-    if not folder.is_dir():
-        return f"{folder} is not a folder, as a checkpoint is"
-    if not isinstance(error, FileNotFoundError):
-        return f"{error.filename} cannot be read: {error.strerror}"
-    pickles = (".bin", ".pth", ".pt")
-    found = sorted(f.name for f in folder.iterdir() if f.suffix in pickles)
-    also = f"; {found[0]} is a pickle, which can run code: never opened" if found else ""
-    return (
-        f"{folder} has no model.safetensors and no index{also}: "
-        "get the checkpoint's safetensors files"
-    )
 
 
 def key_map(config: ModelConfig) -> dict[str, str | tuple[str, ...]]:
@@ -151,22 +131,40 @@ def unloadable(index: dict[str, TensorInfo], names: dict[str, str | tuple[str, .
     return problems
 
 
-def open_files(index: dict[str, TensorInfo], stack: ExitStack) -> dict[Path, safe_open]:
-    """Every file of the index, mapped until `stack` closes it."""
-    files = {}
-    for file in {info.file: None for info in index.values()}:
-        try:
-            files[file] = stack.enter_context(safe_open(file, "pt"))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} cannot be loaded: {error}") from error
-    return files
+GIB = 2**30
 
 
-def refuse_other_head(read: dict[str, Callable[[str], torch.Tensor]], where: Path) -> None:
+class Files:
+    """A checkpoint's files, mapped into memory to read tensors from."""
+
+    def __init__(self, index: dict[str, TensorInfo]):
+        self.index = index
+        self.map()
+
+    def map(self) -> None:
+        """Map every file, and let go of what was mapped before."""
+        self.mapped, self.bytes_read = {}, 0
+        for file in {info.file: None for info in self.index.values()}:
+            try:
+                self.mapped[file] = safe_open(file, "pt")
+            except (OSError, SafetensorError) as error:
+                raise CheckpointError(f"{file} cannot be loaded: {error}") from error
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor `name`: a view of the file's pages."""
+        info = self.index[name]
+        # A page that was read counts as our memory while it is mapped.
+        if self.bytes_read > GIB:
+            self.map()
+        self.bytes_read += info.end - info.start
+        return self.mapped[info.file].get_tensor(name)
+
+
+def refuse_other_head(files: Files, where: Path) -> None:
     """CheckpointError where a tied head is not the embedding."""
-    if EMBED not in read:
+    if EMBED not in files.index:
         fail_on([f"{EMBED}: missing, and {HEAD} is tied to it"], where)
-    head, embed = read[HEAD](HEAD), read[EMBED](EMBED)
+    head, embed = files.read(HEAD), files.read(EMBED)
     if head.dtype != embed.dtype or not torch.equal(head, embed):
         fail_on([f"{HEAD}: tied to {EMBED}, but their values differ"], where)
 
@@ -193,16 +191,13 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
             del index[name]
     copies, problems = plan_copies(model, names, index)
     fail_on(unloadable(index, names) + problems, Path(path))
-    with ExitStack() as stack:
-        files = open_files(index, stack)
-        read = {n: files[i.file].get_tensor for n, i in index.items()}
-        if config.tie_word_embeddings and HEAD in index:
-            refuse_other_head(read, Path(path))
-        not_finite = []
-        for name, target in copies:
-            target.copy_(read[name](name))  # cast on the way
-            if not is_finite(target):
-                not_finite.append(name)
+    files, not_finite = Files(index), []
+    if config.tie_word_embeddings and HEAD in index:
+        refuse_other_head(files, Path(path))
+    for name, target in copies:
+        target.copy_(files.read(name))  # cast on the way
+        if not is_finite(target):
+            not_finite.append(name)
     if not_finite:
         found = ", ".join(not_finite[:5])
         more = ", ..." if len(not_finite) > 5 else ""
