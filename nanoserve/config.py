@@ -8,9 +8,12 @@ import math
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
+
+from nanoserve.strictjson import json_file
 
 
 class ConfigError(ValueError):
@@ -51,7 +54,7 @@ def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[st
         wanted, fits = CHECKS.get(field.type, ("", lambda v: True))
         name, value = field.name, values.get(field.name)
         if not fits(value):
-            found = repr(value)[:60] if name in values else "nothing"
+            found = short(value) if name in values else "nothing"
             wrong.append(f"{prefix}{name} must be {wanted}, found {found}")
     return wrong
 
@@ -77,7 +80,7 @@ def read_scaling(rope: dict[str, Any], name: str) -> tuple[RopeScaling | None, l
     if kind == "default":
         return None, []
     if kind != "llama3":
-        return None, [f"{name}.rope_type {kind!r:.60} is not default or llama3"]
+        return None, [f"{name}.rope_type {short(kind)} is not default or llama3"]
     wrong = wrong_fields(RopeScaling, rope, f"{name}.")
     low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
     if not wrong and not low < high:
@@ -92,7 +95,7 @@ def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str
     name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
     rope = values.get(name) or {}
     if not isinstance(rope, dict):
-        return 1.0, None, [f"{name} must be an object or null, found {rope!r:.60}"]
+        return 1.0, None, [f"{name} must be an object or null, found {short(rope)}"]
     if old and new not in (None, {}, rope):
         return 1.0, None, ["rope_scaling and rope_parameters disagree"]
     theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
@@ -139,13 +142,12 @@ class ModelConfig:
         """Read config.json in folder `path`; ConfigError if that fails."""
         file = Path(path) / "config.json"
         try:
-            return cls.from_dict(json.loads(file.read_bytes()))
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+            return cls.from_dict(json_file(file))
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from None
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(f"{file} is not JSON: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ConfigError(f"{file} cannot be read: {why}") from error
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
@@ -190,9 +192,9 @@ class ModelConfig:
 def read_config(values: dict[str, Any]) -> ModelConfig:
     """config.json's fields, checked, with HuggingFace's defaults."""
     if not isinstance(values, dict):
-        raise ConfigError(f"config.json must hold an object, found {values!r:.60}")
+        raise ConfigError(f"config.json must hold an object, found {short(values)}")
     wrong = [
-        f"{name} must be {json.dumps(built[-1])}, not {values[name]!r:.60}"
+        f"{name} must be {json.dumps(built[-1])}, not {short(values[name])}"
         for name, built in BUILT_VALUES.items()
         if values.get(name, built[0]) not in built
     ]
