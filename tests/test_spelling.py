@@ -56,7 +56,8 @@ def test_words_are_spelt_right(page, dictionary):
 
 
 def test_a_misspelling_is_seen(dictionary):
-    assert misspelt(prose("An *atention* map, `wieght` and $x_{raed}$."), dictionary) == ["atention"]
+    text = prose("An *atention* map, `wieght` and $x_{raed}$.")
+    assert misspelt(text, dictionary) == ["atention"]
 
 
 def test_word_list_is_in_order():
