@@ -144,11 +144,16 @@ class Files:
     def map(self) -> None:
         """Map every file, and let go of what was mapped before."""
         self.mapped, self.bytes_read = {}, 0
-        for file in {info.file: None for info in self.index.values()}:
+        for name, info in self.index.items():
+            file = info.file
             try:
-                self.mapped[file] = safe_open(file, "pt")
+                if file not in self.mapped:
+                    self.mapped[file] = safe_open(file, "pt")
+                held = self.mapped[file].get_slice(name).get_shape()
             except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{file} cannot be loaded: {error}") from error
+                fail_on([str(error)], file)
+            if held != list(info.shape):
+                fail_on([f"{name}: changed after it was checked"], file)
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor `name`: a view of the file's pages."""
