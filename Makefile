@@ -1,5 +1,6 @@
 # make book    the site, every notebook executed live
 # make test    style, tangle, every notebook and every test
+# make site    the built site in a real browser (needs Chromium)
 # make lab     Jupyter Lab on the book
 # make refresh run the notebooks and store their outputs in them
 # make bench   how fast, and in how much memory
@@ -9,12 +10,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
 # Before a kernel starts: its debugger's warning would be in the way of the output.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab refresh bench pdf practice clean
+.PHONY: help setup book test site lab refresh bench pdf practice clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -38,7 +40,10 @@ book: setup
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python book/tangle.py --check
-	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope
+	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope $(addprefix --ignore ,$(IN_A_BROWSER))
+
+site: setup
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)
 
 lab: setup
 	$(BIN)/jupyter lab book

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 from docutils import nodes
+from PIL import Image
 
 BOOK = Path(__file__).parents[1] / "book"
 sys.path[:0] = [str(BOOK / "_ext"), str(BOOK / "figures")]
@@ -16,6 +17,7 @@ import days  # noqa: E402
 import feed  # noqa: E402
 import inline_figures  # noqa: E402
 import lean  # noqa: E402
+import slim  # noqa: E402
 import strip  # noqa: E402
 
 
@@ -94,3 +96,56 @@ def test_scripts_that_a_page_does_not_need_are_dropped():
     scripts = [*math, *thebe, keep]
     assert [s for s in scripts if lean.wanted(s, math=False)] == [keep]
     assert [s for s in scripts if lean.wanted(s, math=True)] == [*math, keep]
+
+
+@pytest.mark.parametrize("kind", ["design", "search"])
+def test_what_only_some_pages_need_is_on_those_alone(kind):
+    name = {"design": "_static/design-tabs.js"}.get(kind)
+    body = "" if name else lean.FROM_A_FILE
+    asset = SimpleNamespace(filename=name, attributes={"body": body})
+    assert lean.wanted(asset, math=True, **{kind: True})
+    assert not lean.wanted(asset, math=True)
+
+
+def test_code_keeps_its_colours_and_its_text():
+    code = '<div class="highlight"><pre><span class="k">def</span> <span class="n">f</span></pre>'
+    fold = f"<details>{code}</details>"
+    outside = '<span class="n">128 KiB</span>'
+    assert lean.lighter(outside) == outside
+    assert lean.lighter(code) == code.replace('<span class="n">f</span>', "f")
+    assert '<pre tabindex="0">' in lean.lighter(fold)
+
+
+@pytest.mark.parametrize(
+    "css, left",
+    [
+        (".a{x:1}.b{x:2}", ".a{x:1}"),
+        (".a .b,.a:hover,p{x:1}", ".a:hover,p{x:1}"),
+        ("p:not(.b){x:1}", "p:not(.b){x:1}"),
+        (":is(.a,.b) i{x:1}", ":is(.a,.b) i{x:1}"),
+        ("@media print{.b{x:1}}@media print{.a{x:1}}", "@media print{.a{x:1}}"),
+        ("@font-face{src:url(b.woff2)}", "@font-face{src:url(b.woff2)}"),
+        (r".a\:b{x:1}", ""),
+    ],
+)
+def test_a_rule_stays_while_a_page_has_its_class(css, left):
+    assert slim.purge(css, {"a"}) == left
+
+
+def test_a_style_sheet_that_cannot_be_read_stops_the_build():
+    with pytest.raises(ValueError, match="line 1 of a style sheet"):
+        slim.purge(".a{x:1} }", {"a"})
+
+
+def test_a_figure_gets_a_palette_and_looks_the_same(tmp_path):
+    path = tmp_path / "figure.png"
+    picture = Image.effect_noise((120, 90), 40).convert("RGB")
+    picture.save(path)
+    before = path.stat().st_size
+    slim.shrink_picture(path)
+    slim.shrink_picture(path)  # a second build finds it small already
+    with Image.open(path) as small:
+        assert small.mode == "P" and path.stat().st_size < before
+        pairs = zip(small.convert("RGB").tobytes(), picture.tobytes(), strict=True)
+        assert max(abs(a - b) for a, b in pairs) < 4
+    assert [one.name for one in tmp_path.iterdir()] == ["figure.png"]

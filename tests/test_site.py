@@ -1,0 +1,197 @@
+"""The built site as a reader meets it, in a real browser: `make site`, after `make book`.
+
+Each page is visited once (site_visit.py) and every test asks that visit its own question.
+"""
+
+from itertools import pairwise
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from site_visit import (
+    CHAPTERS,
+    NARROW,
+    PAGES,
+    SITE,
+    WIDE,
+    Site,
+    first_paint,
+    listed,
+    listen,
+    missing,
+    served,
+    set_theme,
+    start,
+    weights,
+)
+
+REASON = missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with start() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def address():
+    with served(SITE) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def site(browser, address):
+    return Site(browser, address)
+
+
+@pytest.fixture(params=PAGES)
+def visit(site, request):
+    return site.visit(request.param)
+
+
+@pytest.fixture(params=CHAPTERS)
+def chapter(site, request):
+    return site.visit(request.param)
+
+
+@pytest.fixture
+def page(browser):
+    """A page of its own, wide and light, that fails on any complaint of its console."""
+    context = browser.new_context(viewport=WIDE, color_scheme="light")
+    fresh, log = context.new_page(), []
+    listen(fresh, log, [])
+    yield fresh
+    context.close()
+    assert not log, listed(log)
+
+
+def test_nothing_complains_over_http_and_from_a_file(visit):
+    assert not visit.complaints, listed(visit.complaints)
+
+
+def test_no_request_leaves_the_page_s_own_origin(visit):
+    assert not visit.outside, listed(visit.outside)
+
+
+def test_it_is_one_page_from_both_and_every_font_came(visit):
+    for seen in (visit.light, visit.dark, visit.from_file):
+        assert seen["title"] == visit.light["title"] != ""
+        assert not seen["fonts"] and not seen["broken"]
+
+
+def test_no_dead_link_and_no_dead_anchor(site, visit):
+    dead = []
+    for url in {*visit.light["links"], *visit.light["heads"]}:
+        place, fragment = urldefrag(url)
+        if not place.startswith(site.address):
+            continue
+        path = unquote(place.removeprefix(site.address)).split("?")[0]
+        name = path.removesuffix(".html")
+        there = (SITE / path).is_file()
+        if there and fragment and name in PAGES:
+            there = unquote(fragment) in site.visit(name).light["ids"]
+        if not there:
+            dead.append(url)
+    assert not dead, listed(dead)
+
+
+def test_no_id_twice(visit):
+    ids = visit.light["ids"]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    assert not twice, listed(twice)
+
+
+def test_every_picture_says_what_it_shows(visit):
+    assert not visit.light["silent"], listed(visit.light["silent"])
+
+
+def test_headings_go_down_one_level_at_a_time(chapter):
+    levels = chapter.light["headings"]
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels)), levels
+
+
+@pytest.mark.parametrize("way", ["light", "from_file"])
+def test_math_is_rendered(chapter, way):
+    seen = getattr(chapter, way)
+    assert not seen["raw_math"] and not seen["bad_math"], listed(seen["raw_math"])
+
+
+def test_there_is_math_to_render_and_it_is_loaded_only_there(site):
+    for name in CHAPTERS:
+        seen = site.visit(name).light
+        loads = any("/mathjax/" in url for url in seen["loaded"])
+        assert loads == (seen["formulas"] > 0), name
+    assert sum(site.visit(name).light["formulas"] for name in CHAPTERS) > 20
+
+
+def test_nothing_sticks_out_at_390_pixels(visit):
+    seen = visit.dark
+    assert seen["window_width"] == NARROW["width"]
+    assert seen["page_width"] <= seen["window_width"], listed(seen["sticking_out"])
+
+
+def test_code_never_scrolls_sideways_at_1280_pixels(chapter):
+    assert not chapter.light["scrolling_code"], listed(chapter.light["scrolling_code"])
+    assert not chapter.light["small_code"] and not chapter.dark["small_code"]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(visit, theme):
+    found = getattr(visit, theme)["axe"]
+    assert not found, listed(found)
+
+
+def test_dark_mode_switches_the_page(visit):
+    assert (visit.light["theme"], visit.dark["theme"]) == ("light", "dark")
+    assert visit.light["ground"] != visit.dark["ground"]
+
+
+def test_dark_mode_is_remembered_on_the_next_page(page, address):
+    page.goto(f"{address}{CHAPTERS[0]}.html")
+    set_theme(page, "dark")
+    page.goto(f"{address}{CHAPTERS[1]}.html")
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+
+
+def test_a_chapter_weighs_less_than_a_megabyte_and_a_half(site, chapter):
+    raw, sent = weights(site, chapter.light)
+    assert 10_000 < sent < raw < 1.5 * MEGABYTE
+
+
+def test_the_first_paint_comes_within_a_second(chapter, page, address):
+    times = [chapter.dark["first_paint"]]
+    while min(times) >= 1000 and len(times) < 4:  # a busy machine is not a slow page
+        page.goto(f"{address}{chapter.name}.html")
+        times.append(first_paint(page))
+    assert min(times) < 1000, times
+
+
+def test_next_and_previous_walk_through_the_whole_book(site):
+    addresses = [f"{site.address}{name}.html" for name in CHAPTERS]
+    seen = [site.visit(name).light for name in CHAPTERS]
+    assert [one["next"] for one in seen] == [*addresses[1:], None]
+    assert [one["previous"] for one in seen] == [None, *addresses[:-1]]
+    for before, after in pairwise(seen):
+        assert after["title"] in before["next_name"] and before["title"] in after["previous_name"]
+
+
+def test_the_first_page_opens_the_book_and_next_and_previous_can_be_pressed(page, address):
+    page.goto(f"{address}index.html")
+    page.wait_for_url(f"{address}{CHAPTERS[0]}.html")
+    for link, name in (("a.right-next", CHAPTERS[1]), ("a.left-prev", CHAPTERS[0])):
+        page.locator(link).click()
+        page.wait_for_url(f"{address}{name}.html", wait_until="domcontentloaded")
+
+
+@pytest.mark.parametrize("way", ["http", "file"])
+def test_search_finds_rope(page, address, way):
+    page.goto(f"{address if way == 'http' else SITE.as_uri() + '/'}{CHAPTERS[0]}.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("RoPE")
+    page.keyboard.press("Enter")
+    page.get_by_text("Search finished").wait_for()
+    found = page.locator("#search-results li a").evaluate_all("all => all.map((a) => a.href)")
+    assert any("/book/day04.html" in url for url in found), listed(found)

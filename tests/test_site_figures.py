@@ -1,0 +1,140 @@
+"""The two figures that answer to a reader, by mouse, by keyboard, and without any script."""
+
+import re
+
+import pytest
+from site_visit import CHAPTERS, NARROW, SITE, WIDE, listed, listen, missing, start
+
+REASON = missing()
+pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+ROPE, GQA = "book/day04", "book/day06"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with start() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def opened(browser):
+    """A function that opens a page from its file and gives a figure of it; nothing may complain."""
+    contexts, log = [], []
+
+    def open_figure(name: str, selector: str, **settings):
+        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | settings)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page, log, [])
+        page.goto(f"{SITE.as_uri()}/{name}.html")
+        return page, page.locator(selector).first
+
+    yield open_figure
+    for context in contexts:
+        context.close()
+    assert not log, listed(log)
+
+
+def said(figure) -> str:
+    return figure.locator(".say").inner_text()
+
+
+def score(figure) -> float:
+    return float(re.search(r"score (-?[\d.]+)", said(figure))[1])
+
+
+def hands(figure) -> list[str]:
+    """Where each of the dials' hands points to."""
+    return figure.locator(".hand").evaluate_all(
+        "all => all.map((hand) => hand.getAttribute('x2') + ' ' + hand.getAttribute('y2'))"
+    )
+
+
+def test_rope_turns_every_pair_with_the_mouse_and_keeps_the_score(opened):
+    page, figure = opened(ROPE, ".rope-figure")
+    slider = figure.locator("input.n")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    before, words, turned = score(figure), said(figure), hands(figure)
+    page.mouse.move(box["x"] + box["width"] * 0.1, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2, steps=5)
+    page.mouse.up()
+    assert said(figure) != words and score(figure) == before
+    moved = [a != b for a, b in zip(turned, hands(figure), strict=True)]
+    assert len(moved) == 64 and sum(moved) > 50  # the slowest pairs hardly turn
+
+
+def test_rope_by_keyboard(opened):
+    page, figure = opened(ROPE, ".rope-figure")
+    figure.locator("input.d").focus()
+    before = score(figure)
+    page.keyboard.press("ArrowRight")
+    assert "distance 2," in said(figure) and score(figure) != before
+    page.keyboard.press("End")
+    assert "distance 64," in said(figure)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "head"
+    head = said(figure)
+    page.keyboard.press("ArrowDown")
+    assert said(figure) != head
+    figure.locator("select.view").select_option("far")
+    figure.locator("input.d").focus()
+    page.keyboard.press("End")
+    assert "distance 131,072," in said(figure)
+    rescaled = score(figure)
+    figure.locator(".rescale").focus()
+    page.keyboard.press("Space")
+    assert score(figure) != rescaled
+
+
+def test_rope_walks_until_it_is_stopped(opened):
+    page, figure = opened(ROPE, ".rope-figure")
+    before, walk = said(figure), figure.locator(".walk")
+    walk.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "([node, old]) => node.innerText !== old",
+        arg=[figure.locator(".say").element_handle(), before],
+    )
+    page.keyboard.press("Enter")
+    assert walk.get_attribute("aria-pressed") == "false"
+
+
+def test_gqa_by_mouse_and_by_keyboard(opened):
+    page, figure = opened(GQA, ".gqa-figure")
+    assert said(figure).startswith("Query head 5 reads KV head 1 of 8")
+    figure.locator("rect.q").nth(30).click()
+    assert said(figure).startswith("Query head 30 reads KV head 7 of 8, as do heads 28, 29, 31")
+    figure.locator("svg").focus()
+    page.keyboard.press("ArrowRight")
+    assert said(figure).startswith("Query head 31 reads")
+    page.keyboard.press("Home")
+    assert said(figure).startswith("Query head 0 reads KV head 0 of 8")
+    assert figure.locator("svg").get_attribute("aria-valuetext").startswith("query head 0")
+    figure.locator("input:checked").focus()
+    page.keyboard.press("ArrowDown")
+    assert "KV head 0 of 4" in said(figure) and "16 KiB" in said(figure)
+    assert figure.locator("rect.k").count() == 4
+    figure.locator("label", has_text="MHA").click()
+    assert figure.locator("rect.k").count() == 32 and "its own" in said(figure)
+
+
+@pytest.mark.parametrize("name, selector", [(ROPE, ".rope-figure"), (GQA, ".gqa-figure")])
+def test_without_a_script_the_figure_still_says_something(opened, name, selector):
+    _, figure = opened(name, selector, java_script_enabled=False)
+    assert len(said(figure)) > 30
+    assert figure.locator("svg").first.locator("path, line, circle, rect").count() > 30
+    assert not figure.locator("input[type=range]").first.is_visible()
+
+
+@pytest.mark.parametrize("name, selector", [(ROPE, ".rope-figure"), (GQA, ".gqa-figure")])
+def test_on_a_telephone_the_figure_fits(opened, name, selector):
+    _, figure = opened(name, selector, viewport=NARROW)
+    box = figure.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"]
+    assert figure.evaluate("node => node.scrollWidth <= node.clientWidth")
+
+
+def test_the_figures_are_where_these_tests_look():
+    assert {ROPE, GQA} <= set(CHAPTERS)
