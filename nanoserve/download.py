@@ -5,6 +5,7 @@ From Python: `download("smollm2-135m")` gives the folder, and fetches only what 
 
 import argparse
 import errno
+import os
 import sys
 from pathlib import Path
 
@@ -131,6 +132,9 @@ def main(argv: list[str] | None = None) -> int:
     except CheckpointError as error:
         say(f"error: {error}")
         return 1
+    except BrokenPipeError:  # `--list | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a file that cannot be read while it is listed or verified
         say(f"error: {error.filename or weights_dir()} cannot be read ({error.strerror or error})")
         return 1
@@ -141,4 +145,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that it lacks
     sys.exit(main())

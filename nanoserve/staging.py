@@ -94,7 +94,9 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Only one process at a time makes this checkpoint; a second one waits for the first."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    file = folder.parent / f".{folder.name}.lock"
+    file.touch()  # where no file can be, FileLock would wait for ever
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
     except Timeout:
