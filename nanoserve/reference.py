@@ -40,13 +40,16 @@ def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
 
     With a tokenizer, two texts of 41 tokens from position 0. Without one,
     three rows of 48 seeded ids, which start at position 0, just before a
-    sixteenth of the context, and at its end.
+    sixteenth of the context, and at its end. Less where less fits.
     """
     if (path / "tokenizer.json").is_file():
         read = Tokenizer.from_file(str(path / "tokenizer.json")).encode
-        ids = torch.tensor([read(text).ids[:41] for text in PROMPTS])
-        return ids, torch.arange(ids.shape[1]).expand_as(ids)
-    length, context = 48, config.max_position_embeddings
+        texts = [read(text).ids for text in PROMPTS]
+        length = min(41, *map(len, texts))
+        ids = torch.tensor([text[:length] for text in texts])
+        return ids, torch.arange(length).expand_as(ids)
+    context = config.max_position_embeddings
+    length = min(48, context)
     seeded = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (3, length), generator=seeded)
     starts = [0, context // 16 - length // 2, context - length]
