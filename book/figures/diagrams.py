@@ -60,7 +60,7 @@ def engine() -> str:
     d.wire((140, 58), (180, 58))
     d.wire((300, 58), (340, 58))
     d.box(20, 130, 860, 236, "ns-group", 12)
-    d.text(36, 152, "one step of the loop: prefill takes the whole prompt, decode one token a "
+    d.text(168, 152, "one step of the loop: prefill takes the whole prompt, decode one token a "
                     "request", "ns-muted", 14, "start")
     d.wire((450, 86), (450, 112), (82, 112), (82, 180))
     d.label(36, 180, 92, 60, "embed", "ns-box", "ns-text", 15)
