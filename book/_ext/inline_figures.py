@@ -5,7 +5,7 @@ Three conventions, all of them plain Markdown that Jupyter shows as it is:
 - `![what it shows](figures/name.svg)`: the file becomes part of the page, so that it takes the
   page's colours, light or dark. An `<img>` would only see the system's colour scheme.
 - an image and, on the next line, `*Caption.*`: a figure with a caption.
-- a Markdown cell of nothing but `*Caption.*` right after a code cell that drew a figure.
+- a Markdown cell of nothing but `*Caption.*` right after a code cell with an output.
 
 A picture without alt text is a warning, and the book is built with warnings as errors.
 """
@@ -56,8 +56,8 @@ def svg_markup(path: Path, alt: str, link) -> str:
     text = DAY_LINK.sub(lambda m: f'href="{link(m[1])}"', text)
     role = "group" if "<a " in text else "img"
     text = text.replace("<svg", f'<svg role="{role}" aria-label="{html.escape(alt)}"', 1)
-    strip = " ns-strip" if path.stem.startswith("strip-") else ""
-    return f'<span class="ns-diagram{strip}" tabindex="0">{text}</span>'
+    kind = "strip" if path.stem.startswith("strip-") else path.stem
+    return f'<span class="ns-diagram ns-{kind}" tabindex="0">{text}</span>'
 
 
 def finish_figures(app, doctree: nodes.document, docname: str) -> None:
@@ -76,7 +76,7 @@ def finish_figures(app, doctree: nodes.document, docname: str) -> None:
         after = cell.parent.index(cell) + 1
         if caption is None or cell.parent.index(caption) != after:
             continue
-        if len(caption) == 1 and isinstance(caption[0], nodes.emphasis) and _draws(cell):
+        if len(caption) == 1 and isinstance(caption[0], nodes.emphasis) and _shows(cell):
             caption["classes"].append("ns-caption")
 
 
@@ -84,8 +84,9 @@ def _classes(node: nodes.Node) -> list[str]:
     return node["classes"] if isinstance(node, nodes.Element) else []
 
 
-def _draws(cell: nodes.Element) -> bool:
-    return next(iter(cell.findall(nodes.image)), None) is not None
+def _shows(cell: nodes.Element) -> bool:
+    """Whether a cell put out anything: a picture, a table, a figure of its own."""
+    return any("cell_output" in _classes(node) for node in cell.findall())
 
 
 def _linker(app, docname: str):
