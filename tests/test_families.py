@@ -21,7 +21,7 @@ from nanoserve.reference import Reference, compare
 def families(draw):
     """Keyword arguments of save_tiny, with the batch, the length and the dialect."""
     kv_heads = draw(st.integers(1, 6))
-    heads = kv_heads * draw(st.integers(1, 4))
+    heads = kv_heads * draw(st.integers(1, 8))
     rope = {"rope_type": "default", "rope_theta": draw(st.sampled_from([1e4, 1e5, 5e5]))}
     if draw(st.booleans()):
         low = draw(st.sampled_from([0.5, 1.0, 2.0]))
@@ -106,3 +106,12 @@ def test_a_wrong_gain_would_be_seen(tmp_path):
     ref = Reference(tmp_path)
     with pytest.raises(AssertionError, match=r"blocks\.1\.mlp_norm does not match"):
         check(model, ref, *rope_table(model.config, ref.positions))
+
+
+def test_files_that_are_mapped_anew_give_the_same(tmp_path, monkeypatch):
+    """Every gigabyte the loader maps the files again; here, before every tensor."""
+    save_tiny(tmp_path, shard="20KB")
+    wanted = dict(Llama.from_pretrained(tmp_path).named_parameters())
+    monkeypatch.setattr("nanoserve.loader.GIB", -1)
+    for name, mine in Llama.from_pretrained(tmp_path).named_parameters():
+        compare(name, mine, wanted[name], rtol=0, atol=0)
