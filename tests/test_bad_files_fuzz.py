@@ -1,13 +1,17 @@
 """Headers and configs changed at random: read or refused, and nothing else."""
 
 import json
+import shutil
 
 import broken
+from broken import header_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanoserve.config import ConfigError, ModelConfig
 from nanoserve.headers import CheckpointError, read_header
+from nanoserve.loader import load_weights
+from nanoserve.model import Llama
 
 # pytest finds a fixture by its name in the module.
 good = broken.good
@@ -54,3 +58,27 @@ def test_a_changed_config_is_read_or_refused(good, data):
     except ConfigError:
         return
     assert config.head_dim > 0 and config.num_attention_heads % config.num_key_value_heads == 0
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_changed_header_is_read_or_refused(good, tmp_path_factory, data):
+    header, bytes_of_data = header_of(good / "one" / "model.safetensors")
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(sorted(header)) | st.text(max_size=8))
+        entry = header.get(name)
+        if isinstance(entry, dict) and data.draw(st.booleans()):
+            key = data.draw(st.sampled_from(["dtype", "shape", "data_offsets", "more"]))
+            numbers = st.lists(st.integers(0, 2**70) | st.integers(0, 99), max_size=3)
+            entry[key] = data.draw(JSON | numbers | st.sampled_from(["F16", "I8", "U4"]))
+        else:
+            header[name] = data.draw(JSON)
+    folder = tmp_path_factory.getbasetemp() / "fuzzed"
+    shutil.copytree(good / "one", folder, dirs_exist_ok=True)
+    write(folder / "model.safetensors", header, bytes_of_data)
+    model = Llama(ModelConfig.from_pretrained(folder))
+    try:
+        load_weights(model, folder)
+    except CheckpointError as error:
+        lines = str(error).split("\n")
+        assert len(lines) <= 20 and all(line.isprintable() for line in lines)
