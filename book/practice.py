@@ -80,7 +80,7 @@ def practice(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            if cell.source.startswith("%load_ext tangle"):
+            if cell.source.endswith("%load_ext tangle"):
                 cell.source = SETUP
             header = HEADER.match(cell.source + "\n")
             # The harness stays whole: it is the judge.

@@ -1,0 +1,68 @@
+"""The first cell of a notebook that is opened alone, as on Colab: it fetches what it stands on."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+
+
+def first_cell(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return next(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def address() -> str:
+    return yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_all_begin_alike_and_know_the_address(notebook):
+    assert first_cell(notebook) == first_cell(NOTEBOOKS[0])
+    assert f" {address()}\n" in first_cell(notebook)
+
+
+def test_an_empty_machine_is_filled(tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("pip", "python"):  # what they were asked for, where
+        (tools / tool).write_text(f'#!/bin/sh\necho "{tool} $* in ${{PWD##*/}}" >> "$LOG"\n')
+        (tools / tool).chmod(0o755)
+    log, alone = tmp_path / "log", tmp_path / "alone"
+    alone.mkdir()
+    environment = {
+        **os.environ,
+        "COLAB_RELEASE_TAG": "release",
+        "LOG": str(log),
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.file://{ROOT}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address(),
+    }
+    code = (
+        "from IPython.core.interactiveshell import InteractiveShell as Shell\n"
+        f"Shell.instance().run_cell({first_cell(NOTEBOOKS[0])!r}).raise_error()\n"
+        "import nanoserve; print(nanoserve.__file__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=alone,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == str(alone / "nanoserve" / "nanoserve" / "__init__.py")
+    asked = log.read_text().splitlines()
+    assert asked == [
+        "pip install -q -e ..[download,reference] ruff in book",
+        "python -m nanoserve.download smollm2-135m in book",
+        "python -m nanoserve.download llama-3.2-1b-twin in book",
+    ]
