@@ -98,8 +98,6 @@ def plan_copies(
         problems += [f"{n}: missing, wanted for {ours}" for n in missing]
         if not theirs:
             problems.append(f"{ours}: no tensor of the checkpoint belongs here")
-        if parameter.is_meta:
-            problems.append(f"{ours}: has no memory, call model.to_empty first")
         if missing or not theirs:
             continue
         shapes = [list(index[name].shape) for name in theirs]
@@ -129,6 +127,24 @@ def unloadable(index: dict[str, TensorInfo], names: dict[str, str | tuple[str, .
         if info.dtype not in FLOATS:
             problems.append(f"{name}: dtype {info.dtype} is not among {FLOATS}")
     return problems
+
+
+def plan_load(
+    model: nn.Module, path: str | PathLike
+) -> tuple[list[tuple[str, torch.Tensor]], dict[str, TensorInfo]]:
+    """What to copy where, and all that the files hold.
+
+    Nothing but headers is read, so `model` may still be on the meta
+    device, without memory. CheckpointError tells all that is wrong.
+    """
+    names = key_map(ModelConfig.from_pretrained(path))
+    index = read_index(path)
+    for name in list(index):
+        if name.endswith("rotary_emb.inv_freq"):  # old; computed on Day 4
+            del index[name]
+    copies, problems = plan_copies(model, names, index)
+    fail_on(unloadable(index, names) + problems, Path(path))
+    return copies, index
 
 
 GIB = 2**30
@@ -189,15 +205,13 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     names of tensors without a parameter. CheckpointError tells all that
     is wrong before a byte is copied: the model is untouched.
     """
-    config = ModelConfig.from_pretrained(path)
-    names, index = key_map(config), read_index(path)
-    for name in list(index):
-        if name.endswith("rotary_emb.inv_freq"):  # old; computed on Day 4
-            del index[name]
-    copies, problems = plan_copies(model, names, index)
-    fail_on(unloadable(index, names) + problems, Path(path))
+    copies, index = plan_load(model, path)
+    empty = [name for name, p in model.named_parameters() if p.is_meta]
+    wanting = "has no memory, call model.to_empty first"
+    fail_on([f"{name}: {wanting}" for name in empty], Path(path))
     files, not_finite = Files(index), []
-    if config.tie_word_embeddings and HEAD in index:
+    tied = ModelConfig.from_pretrained(path).tie_word_embeddings
+    if tied and HEAD in index:
         refuse_other_head(files, Path(path))
     for name, target in copies:
         target.copy_(files.read(name))  # cast on the way

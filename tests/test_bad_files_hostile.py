@@ -1,5 +1,6 @@
 """Checkpoints made to block, to fill the memory, or to steer a terminal."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from broken import FILES, NORM, UP, folder_and_error, header_of, index_changed, 
 
 from nanoserve.checkpoints import TWIN, checkpoint_path
 from nanoserve.headers import CheckpointError
+from nanoserve.model import Llama
 from nanoserve.strictjson import MAX_JSON
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,3 +166,12 @@ def test_loading_takes_no_more_than_twice_the_file():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) * 1024 < 2 * file.stat().st_size
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "intermediate_size", "num_hidden_layers"])
+def test_a_config_that_asks_for_any_size_is_refused_before_memory(one, field):
+    path = one / "config.json"
+    size = 2_000 if "layers" in field else 2**31 - 1
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: size}))
+    with pytest.raises(CheckpointError, match=r"missing|shape \["):
+        Llama.from_pretrained(one)
