@@ -13,7 +13,7 @@ async () => {
   const article = document.querySelector("article") ?? document.body;
   const link = (selector) => document.querySelector(selector);
   const edge = innerWidth + 1;
-  const seen = {
+  return {
     theme: document.documentElement.dataset.theme,
     ground: getComputedStyle(document.body).backgroundColor,
     title: words(document.querySelector("article h1") ?? document.querySelector("title")),
@@ -45,13 +45,4 @@ async () => {
     small_code: all("pre").map((pre) => parseFloat(getComputedStyle(pre).fontSize))
       .filter((size) => size < 11).length,
   };
-  // axe-core measures the contrast of every word. A chapter has ten thousand coloured ones, all of
-  // forty kinds: three of a kind stay, the rest becomes plain text, and a minute becomes a second.
-  const kinds = {};
-  for (const token of all("div.highlight pre span[class]")) {
-    const kind = token.className + " in " + token.parentNode.className;
-    kinds[kind] = (kinds[kind] ?? 0) + 1;
-    if (kinds[kind] > 3) token.replaceWith(...token.childNodes);
-  }
-  return seen;
-}
+};

@@ -7,6 +7,7 @@ from itertools import pairwise
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from site_browser import first_paint, listen, served, set_theme, start
 from site_visit import (
     CHAPTERS,
     NARROW,
@@ -14,13 +15,8 @@ from site_visit import (
     SITE,
     WIDE,
     Site,
-    first_paint,
     listed,
-    listen,
     missing,
-    served,
-    set_theme,
-    start,
     weights,
 )
 

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from site_visit import CHAPTERS, NARROW, SITE, WIDE, listed, listen, missing, start
+from site_browser import listen, start
+from site_visit import CHAPTERS, NARROW, SITE, WIDE, listed, missing
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
