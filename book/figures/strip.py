@@ -65,7 +65,7 @@ def strip(today: int) -> str:
         drawing.wire((start, MIDDLE), (start, 36), (end, 36), (end, MIDDLE - 11))
     for piece in PIECES:
         box, ink = state(piece.day, today)
-        size = 14 if piece.words == "RoPE" else 17
+        size = 14 if piece.words == "RoPE" else 16
         drawing.label(piece.x, piece.y, piece.w, piece.h, piece.words, box, ink, size)
     for x in ADDS:
         drawing.add(x, MIDDLE, *state(7, today))
