@@ -115,3 +115,23 @@ def test_files_that_are_mapped_anew_give_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("nanoserve.loader.GIB", -1)
     for name, mine in Llama.from_pretrained(tmp_path).named_parameters():
         compare(name, mine, wanted[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("count", "more"), [(5, False), (6, True)])
+def test_a_warning_names_five_tensors_and_says_when_there_are_more(tmp_path, count, more):
+    theirs = save_tiny(tmp_path)
+    for parameter in list(theirs.parameters())[1 : count + 1]:
+        parameter.data.flatten()[0] = torch.nan
+    theirs.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="NaN or infinity") as told:
+        Llama.from_pretrained(tmp_path)
+    message = str(told[0].message)
+    assert message.count("model.layers.0.") == 5
+    assert message.endswith(", ...") == more
+
+
+def test_a_new_model_can_be_trained_and_a_loaded_one_is_frozen(tmp_path):
+    save_tiny(tmp_path)
+    loaded = Llama.from_pretrained(tmp_path)
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert all(parameter.requires_grad for parameter in Llama(loaded.config).parameters())

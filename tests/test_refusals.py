@@ -1,5 +1,7 @@
 """What is not built, or cannot be, is a ConfigError that names the field."""
 
+import json
+
 import pytest
 from tiny import tiny_config
 
@@ -30,7 +32,9 @@ REFUSED = {
     "rope_scaling.factor": [
         {"rope_scaling": LLAMA3 | {"factor": bad}} for bad in (0, -1, "8", None, True, float("nan"))
     ],
-    "rope_scaling.low_freq_factor": [{"rope_scaling": LLAMA3 | {"low_freq_factor": 4.0}}],
+    "rope_scaling.low_freq_factor": [
+        {"rope_scaling": LLAMA3 | {"low_freq_factor": bad}} for bad in (4.0, 5.0)
+    ],
     "rope_scaling.original_max_position_embeddings": [
         {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192.5}}
     ],
@@ -79,6 +83,49 @@ def test_all_bad_fields_are_told_together():
         ModelConfig.from_dict(old_values() | change)
     for field in change:
         assert field in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_scaling": [1]},
+        {"rope_scaling": LLAMA3, "rope_parameters": LLAMA3 | {"factor": 2.0}, "rope_theta": 1e4},
+        {"hidden_size": 50, "head_dim": None},
+        {"head_dim": 15},
+    ],
+    ids=str,
+)
+def test_one_fault_is_one_sentence(change):
+    with pytest.raises(ConfigError) as error:
+        ModelConfig.from_dict(old_values() | change)
+    assert ";" not in str(error.value)
+
+
+def test_the_value_that_is_built_is_told():
+    with pytest.raises(ConfigError, match=r"partial_rotary_factor must be 1, not 0\.5"):
+        ModelConfig.from_dict(old_values() | {"partial_rotary_factor": 0.5})
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.json.*No such file"):
+        ModelConfig.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"hidden_size": 48,')
+    with pytest.raises(ConfigError, match=r"config\.json.*line 1"):
+        ModelConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_hidden_layers": 10_000}, {"max_position_embeddings": 2**31 - 1}], ids=str
+)
+def test_the_largest_is_accepted(change):
+    config = ModelConfig.from_dict(old_values() | change)
+    assert change.items() <= vars(config).items()
+
+
+def test_theta_may_stand_in_both_places():
+    values = old_values() | {"rope_scaling": LLAMA3 | {"rope_theta": 77e3}, "rope_theta": 77e3}
+    values = json.loads(json.dumps(values))  # equal numbers, not the same object
+    assert ModelConfig.from_dict(values).rope_theta == 77e3
 
 
 @pytest.mark.parametrize("bad", [None, [], "x", 3])
