@@ -106,6 +106,15 @@ def test_the_value_that_is_built_is_told():
         ModelConfig.from_dict(old_values() | {"partial_rotary_factor": 0.5})
 
 
+def test_what_was_found_is_told():
+    values = old_values() | {"vocab_size": 0}
+    del values["hidden_size"]
+    with pytest.raises(ConfigError) as error:
+        ModelConfig.from_dict(values)
+    told = str(error.value).split("; ")
+    assert [line[-9:] for line in told] == [", found 0", "d nothing"]
+
+
 def test_a_file_that_cannot_be_read_says_why(tmp_path):
     with pytest.raises(ConfigError, match=r"config\.json.*No such file"):
         ModelConfig.from_pretrained(tmp_path)
