@@ -52,7 +52,7 @@ refresh: setup
 	$(BIN)/python book/refresh.py
 
 bench: setup
-	$(BIN)/python book/bench.py
+	TQDM_DISABLE=1 $(BIN)/python book/bench.py
 
 pdf: book
 	$(BIN)/python book/pdf.py

@@ -1,12 +1,12 @@
 """How fast, and in how much memory, beside transformers: make bench.
 
-Every measurement is a fresh process; contestants take turns, so that a busy minute hurts all of
-them alike. The table gives medians, spreads and ratios; _build/bench.json has every number.
+Contestants take turns, so that a busy minute hurts all of them alike; memory is measured in fresh
+processes. Prints a table of medians, spreads and ratios, and writes every number to bench.json,
+which the page "How fast is plain?" shows.
 """
 
 import argparse
 import json
-import os
 import platform
 import resource
 import statistics
@@ -16,14 +16,18 @@ import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-MODES = ("ours", "hf-eager", "hf-sdpa")
+import torch
+from torch.utils.benchmark import Timer
+
+BOOK = Path(__file__).resolve().parent
+WEIGHTS = BOOK.parent / "weights"
+sys.path[:0] = [str(BOOK.parent)]
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
+MODES = ("ours", "hf-eager", "hf-sdpa")
 
 
 class AnonymousPeak:
-    """The highest anonymous memory of this process, in bytes, sampled while the block runs."""
+    """The most anonymous memory of this process, in bytes, while the block runs. Linux only."""
 
     def __enter__(self):
         self.peak, self.done = 0, threading.Event()
@@ -32,48 +36,31 @@ class AnonymousPeak:
         return self
 
     def watch(self):
-        while not self.done.wait(0.001):
-            self.sample()
-
-    def sample(self):
-        status = Path("/proc/self/status")
-        if status.exists():  # Linux only
-            line = next(x for x in status.read_text().splitlines() if x.startswith("RssAnon"))
-            self.peak = max(self.peak, int(line.split()[1]) * 1024)
+        while True:
+            status = Path("/proc/self/status").read_text()
+            self.peak = max(self.peak, int(status.split("RssAnon:")[1].split()[0]) * 1024)
+            if self.done.wait(0.001):
+                return
 
     def __exit__(self, *_):
         self.done.set()
         self.thread.join()
-        self.sample()
-
-
-def drop_cache(path: Path) -> None:
-    """Ask the kernel to forget the files' pages, so that the next read is cold."""
-    for file in path.glob("*.safetensors"):
-        with file.open("rb") as f:
-            os.fsync(f.fileno())
-            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def loader(mode: str, path: Path):
-    """A function that loads the checkpoint in one of the ways compared."""
-    import torch
+    """A function that loads the checkpoint in one of the ways compared.
 
+    "floor" reads every tensor and casts it to float32: no loader can do less.
+    """
     if mode == "ours":
         from nanoserve.model import Llama
 
         return lambda: Llama.from_pretrained(path)
     if mode == "floor":
-        from safetensors import safe_open
+        from safetensors.torch import load_file
 
-        def read_all():
-            tensors = {}
-            for file in sorted(path.glob("*.safetensors")):
-                with safe_open(file, "pt") as f:
-                    tensors |= {name: f.get_tensor(name).float() for name in f.keys()}  # noqa: SIM118
-            return tensors
-
-        return read_all
+        files = sorted(path.glob("*.safetensors"))
+        return lambda: [t.float() for file in files for t in load_file(file).values()]
     from transformers import AutoModelForCausalLM
 
     attention = mode.removeprefix("hf-")
@@ -82,98 +69,77 @@ def loader(mode: str, path: Path):
     )
 
 
-def measure_load(mode: str, path: Path, cold: bool) -> dict:
-    """Seconds, and bytes of anonymous memory over what the imports took."""
-    load = loader(mode, path)
-    if cold:
-        drop_cache(path)
-    with AnonymousPeak() as before:
-        pass
-    with AnonymousPeak() as during:
-        start = time.perf_counter()
-        model = load()
-        seconds = time.perf_counter() - start
-    del model
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "anonymous": during.peak - before.peak, "rss": peak}
-
-
-def forwards(mode: str, path: Path, batch: int, length: int):
+def forwards(mode: str, path: Path, batch: int, length: int, model=None):
     """Two functions: one block on a random input, and all blocks on random ids."""
-    import torch
-
-    model = loader(mode, path)()
-    generator = torch.Generator().manual_seed(0)
+    model = model or loader(mode, path)()
+    config, places = model.config, torch.arange(length)
+    seeded = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (batch, length), generator=seeded)
+    x = torch.randn(batch, length, config.hidden_size, generator=seeded)
     if mode == "ours":
         from nanoserve.layers import rope_table
 
-        config = model.config
-        ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
-        x = torch.randn(batch, length, config.hidden_size, generator=generator)
-        cos, sin = rope_table(config, torch.arange(length))
+        cos, sin = rope_table(config, places)
         return lambda: model.blocks[0](x, cos, sin), lambda: model.hidden_states(ids)
     from transformers.masking_utils import create_causal_mask
 
-    config, base = model.config, model.model
-    ids = torch.randint(config.vocab_size, (batch, length), generator=generator)
-    x = torch.randn(batch, length, config.hidden_size, generator=generator)
-    places = torch.arange(length)[None]
-    mask = create_causal_mask(config, x, None, None, places)
-    rope = base.rotary_emb(x, places)
-    block = base.layers[0]
+    base = model.model
+    mask = create_causal_mask(config, x, None, None, places[None])
+    rope = base.rotary_emb(x, places[None])
     return (
-        lambda: block(x, attention_mask=mask, position_embeddings=rope),
+        lambda: base.layers[0](x, attention_mask=mask, position_embeddings=rope),
         lambda: base(ids, use_cache=False),
     )
 
 
-def measure_forward(mode: str, path: Path, threads: int, batch: int, length: int) -> dict:
-    """Median seconds of a block and of all blocks, and the anonymous memory of a block."""
-    import torch
-    from torch.utils.benchmark import Timer
+def measure_load(mode: str, path: str) -> dict:
+    """A first load in this process, and its memory; then the median of five more."""
+    load, seconds = loader(mode, Path(path)), []
+    with AnonymousPeak() as before:
+        pass
+    for i in range(6):
+        with AnonymousPeak() as during:
+            start = time.perf_counter()
+            model = load()
+            seconds.append(time.perf_counter() - start)
+        del model
+        if not i:
+            anonymous = during.peak - before.peak
+            rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    again = statistics.median(seconds[1:])
+    return {"first": seconds[0], "again": again, "anonymous": anonymous, "rss": rss}
 
-    torch.set_num_threads(threads)
-    found = {}
+
+def measure_memory(mode: str, path: str, batch: str, length: str) -> dict:
+    """The anonymous memory that one block takes."""
     with torch.inference_mode():
-        block, blocks = forwards(mode, path, batch, length)
-        for name, run in (("block", block), ("blocks", blocks)):
-            run()
-            timer = Timer("run()", globals={"run": run}, num_threads=threads)
-            found[name] = timer.blocked_autorange(min_run_time=0.3).median
+        block, _ = forwards(mode, Path(path), int(batch), int(length))
         with AnonymousPeak() as before:
             pass
         with AnonymousPeak() as during:
             block()
-        found["anonymous"] = during.peak - before.peak
-    return found
+    return {"anonymous": during.peak - before.peak}
 
 
 def measure_import(module: str) -> dict:
-    """Seconds that importing a module takes."""
+    """Seconds until a fresh interpreter has imported `module` and ended."""
     start = time.perf_counter()
-    __import__(module)
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True, cwd=BOOK.parent)
     return {"seconds": time.perf_counter() - start}
 
 
+MEASURES = {"load": measure_load, "memory": measure_memory, "import": measure_import}
+
+
 def fresh(kind: str, *arguments) -> dict:
-    """One measurement in a new process."""
-    command = [sys.executable, __file__, "--one", json.dumps([kind, *map(str, arguments)])]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    """One of MEASURES in a process of its own."""
+    command = [sys.executable, __file__, "--one", kind, *map(str, arguments)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def one(kind: str, *arguments: str) -> dict:
-    """What `fresh` runs."""
-    if kind == "import":
-        return measure_import(*arguments)
-    mode, path, *rest = arguments
-    if kind == "load":
-        return measure_load(mode, Path(path), rest[0] == "cold")
-    return measure_forward(mode, Path(path), *map(int, rest))
-
-
 def turns(kind: str, contestants, rounds: int, *rest) -> dict:
-    """Every contestant measured `rounds` times, taking turns: name -> field -> numbers."""
+    """Every contestant measured `rounds` times, in turns: contestant -> field -> numbers."""
     found = {name: {} for name in contestants}
     for _ in range(rounds):
         for name in contestants:
@@ -182,29 +148,63 @@ def turns(kind: str, contestants, rounds: int, *rest) -> dict:
     return found
 
 
-def show(title: str, found: dict, field: str, base: str, unit: float = 1e3) -> None:
-    """A line: each contestant's median (and spread), and its ratio to `base`."""
-    middle = statistics.median(found[base][field])
-    texts = []
-    for name, fields in found.items():
-        values = fields[field]
-        value = statistics.median(values)
-        low, high = min(values) * unit, max(values) * unit
-        ratio = value / middle if middle else float("nan")
-        texts.append(f"{name} {value * unit:.1f} ({low:.1f} to {high:.1f}) x{ratio:.2f}")
-    print(f"{title:<34} " + "   ".join(texts), flush=True)
+def time_forward(models: dict, path: Path, threads: int, batch: int, length: int) -> dict:
+    """Seconds of a block and of all blocks: contestant -> field -> numbers."""
+    runs = {mode: forwards(mode, path, batch, length, model) for mode, model in models.items()}
+    found = {mode: {"block": [], "blocks": []} for mode in models}
+    for i, field in enumerate(("block", "blocks")):
+        timers = {
+            mode: Timer("run()", globals={"run": pair[i]}, num_threads=threads)
+            for mode, pair in runs.items()
+        }
+        once = max(timer.timeit(1).mean for timer in timers.values())
+        rounds, number = (7, 1 + int(0.1 / once)) if once < 2 else (2, 1)
+        for _ in range(rounds):
+            for mode, timer in timers.items():
+                found[mode][field].append(timer.timeit(number).mean)
+    return found
+
+
+def rows(results: dict):
+    """What bench.json holds, by row: title, unit, and each contestant's numbers in that unit."""
+
+    def row(title, found, field, unit, scale):
+        return title, unit, {n: [x * scale for x in f[field]] for n, f in found.items()}
+
+    yield row("import", results["import"], "seconds", "s", 1)
+    for name, found in results["load"].items():
+        yield row(f"{name}, first load", found, "first", "s", 1)
+        yield row(f"{name}, loaded again", found, "again", "s", 1)
+        yield row(f"{name}, anonymous memory", found, "anonymous", "MB", 1e-6)
+        yield row(f"{name}, peak of the process", found, "rss", "MB", 1e-6)
+    for key, found in results["forward"].items():
+        yield row(f"one block, {key}", found, "block", "ms", 1e3)
+        yield row(f"all blocks, {key}", found, "blocks", "ms", 1e3)
+    for key, found in results["memory"].items():
+        yield row(f"one block's memory, {key}", found, "anonymous", "MB", 1e-6)
+
+
+def show(title: str, unit: str, numbers: dict) -> str:
+    """A row as text: medians, spreads, and ratios to the second contestant."""
+    base = statistics.median(list(numbers.values())[1])
+    texts = [f"{title:<44}"]
+    for name, values in numbers.items():
+        value, low, high = statistics.median(values), min(values), max(values)
+        ratio = value / base if base else 1
+        texts.append(f"{name} {value:.4g} {unit} ({low:.4g} to {high:.4g}) x{ratio:.2f}")
+    return "  ".join(texts)
 
 
 def main() -> None:
-    """Measure everything, print the table, write _build/bench.json."""
+    """Measure everything, print the table, write bench.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5, help="fresh processes a measurement")
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(one(*json.loads(arguments.one))))
+        kind, *rest = arguments.one
+        print(json.dumps(MEASURES[kind](*rest)))
         return
-    import torch
     import transformers
 
     results = {
@@ -213,35 +213,30 @@ def main() -> None:
         "transformers": transformers.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "import": turns("import", ("nanoserve.model", "torch"), arguments.rounds),
         "load": {},
         "forward": {},
+        "memory": {},
     }
-    results["import"] = turns("import", ("torch", "nanoserve", "nanoserve.model"), 3)
-    show("import, ms", results["import"], "seconds", "torch")
     for name in ("smollm2-135m", "llama-3.2-1b-twin-full"):
-        path = ROOT / "weights" / name
-        if not path.exists():
-            print(f"{name}: not there, skipped")
-            continue
-        for state in ("warm", "cold"):
-            found = turns("load", ("ours", "hf-eager", "floor"), arguments.rounds, path, state)
-            results["load"][f"{name} {state}"] = found
-            show(f"load {name} {state}, ms", found, "seconds", "hf-eager")
-            show("  anonymous memory, MB", found, "anonymous", "hf-eager", 1e-6)
-    path = ROOT / "weights" / "smollm2-135m"
+        if (WEIGHTS / name).exists():
+            contestants = ("ours", "hf-eager", "floor")
+            results["load"][name] = turns("load", contestants, arguments.rounds, WEIGHTS / name)
+    path = WEIGHTS / "smollm2-135m"
+    models = {mode: loader(mode, path)() for mode in MODES}
     for threads in THREADS:
         for batch in BATCHES:
             for length in LENGTHS:
-                found = turns("forward", MODES, 3, path, threads, batch, length)
-                key = f"threads {threads}, B {batch}, T {length}"
+                key = f"{threads} threads, B {batch}, T {length}"
+                with torch.inference_mode():
+                    found = time_forward(models, path, threads, batch, length)
                 results["forward"][key] = found
-                show(f"block, {key}, ms", found, "block", "hf-eager")
-                show("  all blocks, ms", found, "blocks", "hf-eager")
-                show("  a block's memory, MB", found, "anonymous", "hf-eager", 1e-6)
-    file = ROOT / "_build" / "bench.json"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(results, indent=1), "utf-8")
-    print(f"every number is in {file.relative_to(ROOT)}")
+    for batch, length in ((1, 512), (1, 2048), (4, 512), (4, 2048)):
+        found = turns("memory", MODES, arguments.rounds, path, batch, length)
+        results["memory"][f"B {batch}, T {length}"] = found
+    for row in rows(results):
+        print(show(*row))
+    (BOOK / "bench.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
