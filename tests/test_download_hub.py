@@ -1,6 +1,5 @@
 """llama-3.2-1b from a hub on 127.0.0.1, with the real client: whole, cut, resumed, false."""
 
-import resource
 import shutil
 from collections import namedtuple
 
@@ -94,14 +93,3 @@ def test_the_disk_is_looked_at_first(hub, capsys, monkeypatch):
 def test_a_repository_without_safetensors(hub, capsys):
     del hub.files[BIG]
     failed(capsys, "holds no config.json or no safetensors")
-
-
-def test_the_disk_becomes_full_and_what_came_is_kept(hub, weights, capsys):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
-    try:
-        failed(capsys, "The disk became full", "NANOSERVE_WEIGHTS")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    succeeded(hub, capsys)
-    assert hub.ranges(BIG) == [None, f"bytes={1 << 20}-"]
