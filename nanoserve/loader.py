@@ -134,8 +134,7 @@ def plan_load(
 ) -> tuple[list[tuple[str, torch.Tensor]], dict[str, TensorInfo]]:
     """What to copy where, and all that the files hold.
 
-    Nothing but headers is read, so `model` may still be on the meta
-    device, without memory. CheckpointError tells all that is wrong.
+    Nothing but headers is read. CheckpointError tells all that is wrong.
     """
     names = key_map(ModelConfig.from_pretrained(path))
     index = read_index(path)
@@ -145,6 +144,24 @@ def plan_load(
     copies, problems = plan_copies(model, names, index)
     fail_on(unloadable(index, names) + problems, Path(path))
     return copies, index
+
+
+def refuse_other_sizes(config: ModelConfig, path: str | PathLike) -> None:
+    """CheckpointError where tensors have other sizes than `config` says.
+
+    A model of a wrong config could take any memory: look before it is
+    made.
+    """
+    wanted, index = config.tensor_shapes(), read_index(path)
+    problems = [
+        f"{name}: shape {list(info.shape)}, not {list(wanted[name])}"
+        for name, info in index.items()
+        if wanted.get(name, info.shape) != info.shape
+    ]
+    if problems:
+        problems += unloadable(index, key_map(config))
+        problems += [f"{n}: missing" for n in wanted if n not in index]
+    fail_on(problems, Path(path))
 
 
 GIB = 2**30

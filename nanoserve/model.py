@@ -10,7 +10,7 @@ from torch import nn
 
 from nanoserve.config import ModelConfig
 from nanoserve.layers import Linear, RMSNorm, TransformerBlock, rope_table
-from nanoserve.loader import load_weights, plan_load
+from nanoserve.loader import load_weights, refuse_other_sizes
 
 
 class Llama(nn.Module):
@@ -52,11 +52,8 @@ class Llama(nn.Module):
         read from the files. Raises ConfigError or CheckpointError.
         """
         config = ModelConfig.from_pretrained(path)
-        # A wrong config can ask for any size: no memory before it fits.
-        with torch.device("meta"):
-            model = cls(config, num_blocks)
-        plan_load(model, path)
-        model = model.to(dtype).to_empty(device="cpu")
+        refuse_other_sizes(config, path)
+        model = cls(config, num_blocks).to(dtype)
         load_weights(model, path)
         return model.requires_grad_(False).eval()
 
