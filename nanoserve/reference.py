@@ -3,7 +3,6 @@
 Built in the book: day02. Edit there, then run book/tangle.py.
 """
 
-import gc
 from os import PathLike
 from pathlib import Path
 
@@ -182,9 +181,6 @@ class Reference:
         if keep_parameters:
             for name, parameter in model.named_parameters():
                 self.parameters[our_name(name)] = parameter.detach()
-        del model
-        # Hooks and modules refer to each other: else the weights stay.
-        gc.collect()
 
     def recorder(self, name: str):
         """A forward hook that keeps a module's input and output."""
