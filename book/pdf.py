@@ -22,12 +22,17 @@ DROP = ".headerlink, .prev-next-area, button, .copybtn, script, iframe"
 STYLE = """
 @page { size: A4; margin: 18mm 16mm; }
 body { background: none; }
+.bd-article, .bd-article-container { padding: 0 !important; }
 section.ns-page { break-before: page; }
 section.ns-page:first-of-type { break-before: auto; }
-h1, h2, h3, summary { break-after: avoid; }
+h1, h2, h3, dt, summary, .ns-folded { break-after: avoid; }
+tr { break-inside: avoid; }
+.bd-article table :is(th, td) { font-size: 0.85rem; }
+.bd-article .nanoserve-scoreboard :is(th, td) { font-size: 0.75rem; padding: 0.15rem 0.4rem; }
 h1 { display: block !important; }
 pre { white-space: pre-wrap; font-size: 0.7rem !important; }
 .ns-diagram, .cell_output, div.math { overflow: visible !important; }
+.ns-folded { font-size: 0.8rem; font-style: italic; }
 """
 
 
@@ -47,6 +52,14 @@ def article(html: str, name: str, names: list[str]) -> tuple[BeautifulSoup, bool
         node["id"] = anchor(name, node["id"])
     for link in body.select("a[href]"):
         link["href"] = inner_link(link["href"], name, names)
+    for code in body.select("details.hide"):  # folded on the site, and up to 500 lines long
+        shown = code.select_one(".cell_input")
+        if shown.get_text().lstrip().startswith("# nanoserve/"):  # a part of the package
+            code.replace_with(shown)
+            continue
+        note = soup.new_tag("p", attrs={"class": "ns-folded"})
+        note.string = f"The code of this cell is in {Path(name).name}.ipynb."
+        code.replace_with(note)
     for fold in body.select("details"):
         fold["open"] = ""
     body["id"] = anchor(name, "")
