@@ -2,11 +2,14 @@
 
 Contestants take turns, so that a busy minute hurts all of them alike; memory is measured in fresh
 processes. Prints a table of medians, spreads and ratios, and writes every number to bench.json,
-which the page "How fast is plain?" shows. Takes about 40 minutes on two cores.
+which the page "How fast is plain?" shows. Takes about an hour on two cores; some parts alone can
+be measured again, and the others stay as they are.
 """
 
 import argparse
+import itertools
 import json
+import os
 import platform
 import resource
 import statistics
@@ -21,6 +24,7 @@ from torch.utils.benchmark import Timer
 
 BOOK = Path(__file__).resolve().parent
 WEIGHTS = BOOK.parent / "weights"
+RESULTS = BOOK / "bench.json"
 sys.path[:0] = [str(BOOK.parent)]
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
 MODES = ("ours", "hf-eager", "hf-sdpa")
@@ -110,6 +114,17 @@ def measure_load(mode: str, path: str) -> dict:
     return {"first": seconds[0], "again": again, "anonymous": anonymous, "rss": rss}
 
 
+def measure_cold(mode: str, path: str) -> dict:
+    """A first load with the files out of the page cache, where the kernel lets go of them."""
+    load = loader(mode, Path(path))
+    for file in Path(path).glob("*.safetensors"):
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    start = time.perf_counter()
+    load()
+    return {"cold": time.perf_counter() - start}
+
+
 def measure_memory(mode: str, path: str, batch: str, length: str) -> dict:
     """The anonymous memory that one block takes."""
     with torch.inference_mode():
@@ -128,7 +143,12 @@ def measure_import(module: str) -> dict:
     return {"seconds": time.perf_counter() - start}
 
 
-MEASURES = {"load": measure_load, "memory": measure_memory, "import": measure_import}
+MEASURES = {
+    "load": measure_load,
+    "cold": measure_cold,
+    "memory": measure_memory,
+    "import": measure_import,
+}
 
 
 def fresh(kind: str, *arguments) -> dict:
@@ -174,6 +194,7 @@ def rows(results: dict):
 
     yield row("import", results["import"], "seconds", "s", 1)
     for name, found in results["load"].items():
+        yield row(f"{name}, from a cold disk", found, "cold", "s", 1)
         yield row(f"{name}, first load", found, "first", "s", 1)
         yield row(f"{name}, loaded again", found, "again", "s", 1)
         yield row(f"{name}, anonymous memory", found, "anonymous", "MB", 1e-6)
@@ -184,11 +205,13 @@ def rows(results: dict):
             yield row(f"all blocks, {key}", found, "blocks", "ms", 1e3)
     for key, found in results["memory"].items():
         yield row(f"one block's memory, {key}", found, "anonymous", "MB", 1e-6)
+    for command, seconds in results["book"].items():
+        yield f"the book, {command}", "s", {"once": [seconds]}
 
 
 def show(title: str, unit: str, numbers: dict) -> str:
-    """A row as text: medians, spreads, and ratios to the second contestant."""
-    base = statistics.median(list(numbers.values())[1])
+    """A row as text: medians, spreads, and ratios to the second contestant, if there is one."""
+    base = statistics.median([*numbers.values()][:2][-1])
     texts = [f"{title:<44}"]
     for name, values in numbers.items():
         value, low, high = statistics.median(values), min(values), max(values)
@@ -197,48 +220,96 @@ def show(title: str, unit: str, numbers: dict) -> str:
     return "  ".join(texts)
 
 
+def bench_import(rounds: int) -> dict:
+    return turns("import", ("nanoserve.model", "torch"), rounds)
+
+
+def bench_load(rounds: int) -> dict:
+    """Both checkpoints, where they are: name -> contestant -> field -> numbers."""
+    found = {}
+    for path in (WEIGHTS / "smollm2-135m", WEIGHTS / "llama-3.2-1b-twin-full"):
+        if path.exists():
+            contestants = ("ours", "hf-eager", "floor")
+            found[path.name] = turns("load", contestants, rounds, path)
+            for name, cold in turns("cold", contestants, rounds, path).items():
+                found[path.name][name] |= cold
+    return found
+
+
+def bench_forward(rounds: int) -> dict:
+    """Threads, batches and lengths -> contestant -> field -> numbers. In this process."""
+    path, found = WEIGHTS / "smollm2-135m", {}
+    models = {mode: loader(mode, path)() for mode in MODES}
+    for threads, batch, length in itertools.product(THREADS, BATCHES, LENGTHS):
+        with torch.inference_mode():
+            key = f"{threads} threads, B {batch}, T {length}"
+            found[key] = time_forward(models, path, threads, batch, length)
+    return found
+
+
+def bench_memory(rounds: int) -> dict:
+    """Batches and lengths -> contestant -> field -> numbers."""
+    path = WEIGHTS / "smollm2-135m"
+    return {
+        f"B {batch}, T {length}": turns("memory", MODES, rounds, path, batch, length)
+        for batch, length in ((1, 512), (1, 2048), (4, 2048))
+    }
+
+
+def bench_book(rounds: int) -> dict:
+    """The book's own commands, once set up, and each day alone: command -> seconds."""
+    programs = Path(sys.executable).parent
+    days = sorted(BOOK.glob("day*.ipynb"))
+    suite = [programs / "pytest", "--nbval", "-n", "2", "--dist", "loadscope", *days]
+    commands = {day.name: [programs / "jupyter", "execute", day] for day in days}
+    commands |= {"all days by nbval, two at a time": suite}
+    commands |= {f"make {target}": ["make", target] for target in ("book", "test")}
+    found = {}
+    for name, command in commands.items():
+        start = time.perf_counter()
+        subprocess.run(command, check=True, cwd=BOOK.parent, capture_output=True)
+        found[name] = time.perf_counter() - start
+    return found
+
+
+PARTS = {
+    "import": bench_import,
+    "load": bench_load,
+    "forward": bench_forward,
+    "memory": bench_memory,
+    "book": bench_book,
+}
+
+
 def main() -> None:
-    """Measure everything, print the table, write bench.json."""
+    """Measure the parts asked for, print the table, write bench.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes a measurement")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all of them if none")
     arguments = parser.parse_args()
     if arguments.one:
         kind, *rest = arguments.one
         print(json.dumps(MEASURES[kind](*rest)))
         return
+    unknown = [name for name in arguments.parts if name not in PARTS]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}: choose from {', '.join(PARTS)}")
     import transformers
 
-    results = {
+    kept = json.loads(RESULTS.read_text("utf-8")) if arguments.parts else {}
+    results = kept | {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "import": turns("import", ("nanoserve.model", "torch"), arguments.rounds),
-        "load": {},
-        "forward": {},
-        "memory": {},
     }
-    for name in ("smollm2-135m", "llama-3.2-1b-twin-full"):
-        if (WEIGHTS / name).exists():
-            contestants = ("ours", "hf-eager", "floor")
-            results["load"][name] = turns("load", contestants, arguments.rounds, WEIGHTS / name)
-    path = WEIGHTS / "smollm2-135m"
-    models = {mode: loader(mode, path)() for mode in MODES}
-    for threads in THREADS:
-        for batch in BATCHES:
-            for length in LENGTHS:
-                key = f"{threads} threads, B {batch}, T {length}"
-                with torch.inference_mode():
-                    found = time_forward(models, path, threads, batch, length)
-                results["forward"][key] = found
-    for batch, length in ((1, 512), (1, 2048), (4, 2048)):
-        found = turns("memory", MODES, arguments.rounds, path, batch, length)
-        results["memory"][f"B {batch}, T {length}"] = found
+    for name in arguments.parts or PARTS:
+        results[name] = PARTS[name](arguments.rounds)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     for row in rows(results):
         print(show(*row))
-    (BOOK / "bench.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
