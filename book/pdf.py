@@ -50,6 +50,8 @@ def article(html: str, name: str, names: list[str]) -> tuple[BeautifulSoup, bool
         node.decompose()
     for node in body.select("[id]"):
         node["id"] = anchor(name, node["id"])
+    for picture in body.select("a.image-reference"):  # the file alone would be out of reach
+        picture.unwrap()
     for link in body.select("a[href]"):
         link["href"] = inner_link(link["href"], name, names)
     for code in body.select("details.hide"):  # folded on the site, and up to 500 lines long

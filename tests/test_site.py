@@ -103,6 +103,13 @@ def test_every_picture_says_what_it_shows(visit):
     assert not visit.light["silent"], listed(visit.light["silent"])
 
 
+def test_a_figure_too_small_to_read_opens_by_itself(page, address):
+    page.set_viewport_size(NARROW)
+    page.goto(f"{address}book/day04.html")
+    page.locator(".cell_output img").first.click()
+    page.wait_for_url("**/_images/*.png")
+
+
 def test_headings_go_down_one_level_at_a_time(chapter):
     levels = chapter.light["headings"]
     assert levels.count(1) == 1 and levels[0] == 1

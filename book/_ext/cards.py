@@ -13,7 +13,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "figures"))
 from strip import ADDS, BLOCK, MIDDLE, PIECES, WIDTH
 
 PAPER, BOX, LINE, INK, MUTED, ACCENT = (
-    "#12181d", "#222c33", "#4d5b66", "#dce2e7", "#9eaab4", "#58c9bf")
+    "#12181d",
+    "#222c33",
+    "#4d5b66",
+    "#dce2e7",
+    "#9eaab4",
+    "#58c9bf",
+)
 SIZE = (1200, 630)
 FOLDER = "_images/social"
 EVERY_DAY = 99  # a page that is no day shows the finished block
@@ -27,8 +33,9 @@ def card(path: Path, title: str, subtitle: str, today: int) -> None:
     axes.axis("off")
     axes.text(70, 84, "nanoserve", color=ACCENT, fontsize=24, weight="bold", va="center")
     lines = textwrap.wrap(title, 38, max_lines=3, placeholder="...")
-    axes.text(70, 150, "\n".join(lines), color=INK, fontsize=34, weight="bold", va="top",
-              linespacing=1.25)
+    axes.text(
+        70, 150, "\n".join(lines), color=INK, fontsize=34, weight="bold", va="top", linespacing=1.25
+    )
     axes.text(70, 398, subtitle, color=MUTED, fontsize=18, va="center")
     _strip(axes, today)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,9 +46,18 @@ def _strip(axes, today: int) -> None:
     scale, left, top = 1060 / WIDTH, 70, 430
 
     def box(x, y, w, h, face, edge, zorder=2):
-        axes.add_patch(FancyBboxPatch(
-            (left + x * scale, top + y * scale), w * scale, h * scale, lw=1.6, fc=face, ec=edge,
-            boxstyle="round,pad=0,rounding_size=8", zorder=zorder))
+        axes.add_patch(
+            FancyBboxPatch(
+                (left + x * scale, top + y * scale),
+                w * scale,
+                h * scale,
+                lw=1.6,
+                fc=face,
+                ec=edge,
+                boxstyle="round,pad=0,rounding_size=8",
+                zorder=zorder,
+            )
+        )
 
     def colours(day):
         if day == today:
@@ -49,14 +65,25 @@ def _strip(axes, today: int) -> None:
         return BOX, (ACCENT if day < today < EVERY_DAY else LINE), (MUTED if day > today else INK)
 
     box(*BLOCK, "#182026", ACCENT if today == 7 else LINE, zorder=0)
-    axes.plot([left, left + (WIDTH - 14) * scale], [top + MIDDLE * scale] * 2, color=LINE, lw=1.4,
-              zorder=1)
+    axes.plot(
+        [left, left + (WIDTH - 14) * scale],
+        [top + MIDDLE * scale] * 2,
+        color=LINE,
+        lw=1.4,
+        zorder=1,
+    )
     for piece in PIECES:
         face, edge, ink = colours(piece.day)
         box(piece.x, piece.y, piece.w, piece.h, face, edge)
-        axes.text(left + (piece.x + piece.w / 2) * scale, top + (piece.y + piece.h / 2) * scale,
-                  piece.words, color=ink, fontsize=12 if piece.words != "RoPE" else 10.5,
-                  ha="center", va="center")
+        axes.text(
+            left + (piece.x + piece.w / 2) * scale,
+            top + (piece.y + piece.h / 2) * scale,
+            piece.words,
+            color=ink,
+            fontsize=12 if piece.words != "RoPE" else 10.5,
+            ha="center",
+            va="center",
+        )
     for x in ADDS:
         face, edge, ink = colours(7)
         at = (left + x * scale, top + MIDDLE * scale)
@@ -71,8 +98,12 @@ def add_card(app, pagename, templatename, context, doctree) -> None:
     today = int(pagename[-2:]) if DAY.fullmatch(pagename) else EVERY_DAY
     name = f"{FOLDER}/{pagename.replace('/', '-')}.png"
     title = app.env.titles[pagename].astext()
-    card(Path(app.outdir, name), title, "Llama-3.2-1B from its weight file up, checked at 1e-5",
-         today)
+    card(
+        Path(app.outdir, name),
+        title,
+        "Llama-3.2-1B from its weight file up, checked at 1e-5",
+        today,
+    )
     context["meta"] = dict(context["meta"] or {}) | {
         "og:image": name,
         "og:image:alt": f"{title}, over a drawing of the transformer block",

@@ -7,7 +7,8 @@ Three conventions, all of them plain Markdown that Jupyter shows as it is:
 - an image and, on the next line, `*Caption.*`: a figure with a caption.
 - a Markdown cell of nothing but `*Caption.*` right after a code cell with an output.
 
-A picture without alt text is a warning, and the book is built with warnings as errors.
+A picture of a cell is a link to its file. A picture without alt text is a warning, and the book is
+built with warnings as errors.
 """
 
 import html
@@ -51,7 +52,7 @@ def svg_markup(path: Path, alt: str, link) -> str:
     A drawing with links in it is a group, not an image: an image's children are not read out.
     """
     text = path.read_text(encoding="utf-8")
-    text = text[text.index("<svg"):]
+    text = text[text.index("<svg") :]
     text = re.sub(r"<title>.*?</title>|<!--.*?-->", "", text, flags=re.S)
     text = DAY_LINK.sub(lambda m: f'href="{link(m[1])}"', text)
     role = "group" if "<a " in text else "img"
@@ -71,6 +72,8 @@ def finish_figures(app, doctree: nodes.document, docname: str) -> None:
         if path.suffix == ".svg" and path.parent.name == "figures" and path.exists():
             markup = svg_markup(path, image.get("alt", ""), _linker(app, docname))
             image.replace_self(nodes.raw("", markup, format="html"))
+        else:  # Sphinx links a picture with a size to its file: a narrow screen shows it small
+            image["height"] = "auto"
     for cell in doctree.findall(lambda n: "cell" in _classes(n)):
         caption = cell.next_node(nodes.paragraph, descend=False, siblings=True)
         after = cell.parent.index(cell) + 1
