@@ -143,7 +143,8 @@ class Kernel:
 
     def run(self, source: str) -> dict:
         """Run a cell, and give the kernel's reply."""
-        sent = self.client.execute(source)
+        # After an error a kernel drops what comes at once: the next cell is sent at once.
+        sent = self.client.execute(source, stop_on_error=False)
         while True:
             reply = self.client.get_shell_msg(timeout=100)
             if reply["parent_header"].get("msg_id") == sent:
