@@ -298,13 +298,16 @@ def main() -> None:
     import transformers
 
     kept = json.loads(RESULTS.read_text("utf-8")) if arguments.parts else {}
-    results = kept | {
+    about = {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+    results = kept | about
+    if kept and results != kept:
+        parser.error(f"{RESULTS} is of another machine or of other versions: measure every part")
     for name in arguments.parts or PARTS:
         results[name] = PARTS[name](arguments.rounds)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
