@@ -21,6 +21,7 @@ from nanoserve.headers import (
     read_header,
     read_weight_map,
 )
+from nanoserve.pages import ask_for_huge_pages
 
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
@@ -231,6 +232,7 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     if tied and HEAD in index:
         refuse_other_head(files, Path(path))
     for name, target in copies:
+        ask_for_huge_pages(target)
         target.copy_(files.read(name))  # cast on the way
         if not is_finite(target):
             not_finite.append(name)
