@@ -14,8 +14,7 @@ from nanoserve.config import ModelConfig
 
 
 class RMSNorm(nn.Module):
-    """Scale each token's vector to root mean square 1, then apply a
-    learned gain.
+    """Scale each token's vector to root mean square 1, then apply a gain.
 
     Shapes: (..., C) -> (..., C). Statistics are taken in float32
     whatever the input's dtype; the result goes back to that dtype
@@ -35,8 +34,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
-    """The angle, in radians, that each pair turns per token: (D/2,),
-    float32.
+    """The angle that each pair turns per token, in radians: (D/2,).
 
     With `rope_scaling`, pairs that finish fewer than `low_freq_factor`
     turns in the original context are slowed by `factor`, those with
@@ -56,9 +54,9 @@ def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
 
 
 def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin of every pair's angle at every position, each (..., T,
-    D) in float32.
+    """cos and sin of every pair's angle at every position.
 
+    Shapes: (..., T) -> twice (..., T, D), in float32.
     `positions` is any integer tensor (T,) or (B, T): it need not start
     at 0 or be the same in each row. The D/2 angles stand there twice,
     once for each half of the head.
@@ -72,8 +70,7 @@ def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tens
 
 
 def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate the pairs (i, i + D/2) of each head's vector by its
-    position's angles.
+    """Rotate the pairs (i, i + D/2) of each head by its position's angles.
 
     Shapes: x (B, H, T, D); cos and sin (T, D) or (B, T, D) -> (B, H, T,
     D), in x's dtype.
@@ -84,12 +81,12 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
 
 
 class Linear(nn.Linear):
-    """A matrix product, (..., in_features) -> (..., out_features), without
-    a bias.
+    """A matrix product without a bias.
 
-    Its weight (out_features, in_features) starts as whatever is in
-    memory: the values come from a checkpoint, and drawing random ones
-    first takes longer than loading.
+    Shapes: (..., in_features) -> (..., out_features). Its weight, of
+    shape (out_features, in_features), starts as whatever is in memory:
+    the values come from a checkpoint, and drawing random ones first
+    takes longer than loading.
     """
 
     def __init__(self, in_features: int, out_features: int):
@@ -100,8 +97,7 @@ class Linear(nn.Linear):
 
 
 class SwiGLU(nn.Module):
-    """The gated MLP: silu(gate(x)) decides, channel by channel, how much
-    of up(x) goes down.
+    """The gated MLP: silu(gate(x)) decides how much of up(x) goes down.
 
     Shapes: (..., C) -> (..., C), through F = intermediate_size
     channels. No biases. Source: Shazeer 2020, arXiv:2002.05202,
@@ -119,9 +115,7 @@ class SwiGLU(nn.Module):
 
 
 def check_attention_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    """Raise ValueError unless q is (B, H, T, D), k (B, K, S, D) and v (B,
-    K, S, any), with K a divisor of H and S >= T.
-    """
+    """Raise ValueError unless causal_attention can take q, k and v."""
     if q.dim() == k.dim() == v.dim() == 4:
         (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
         fits = k.shape == (B, K, S, D) and v.shape[:3] == (B, K, S)
@@ -135,8 +129,7 @@ def check_attention_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) ->
 
 
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Each query's weighted mix of the values at its own position and
-    before.
+    """Each query's weighted mix of the values up to its own position.
 
     Shapes: q (B, H, T, D); k (B, K, S, D) and v (B, K, S, V) -> (B, H,
     T, V). K divides H: query heads g*H/K to (g+1)*H/K - 1 read KV head
@@ -162,8 +155,7 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
 
 
 class Attention(nn.Module):
-    """Grouped-query self-attention: H query heads share K pairs of key and
-    value heads.
+    """Grouped-query self-attention: H query heads share K KV heads.
 
     Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
     `attend` gets q, k and v after RoPE and returns the mix: it is the
@@ -197,8 +189,7 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer: x + attention of the normed x, then that + MLP of it
-    normed.
+    """One layer: x += attn(norm(x)), then x += mlp(norm(x)).
 
     Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
     """

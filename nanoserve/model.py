@@ -14,8 +14,7 @@ from nanoserve.loader import load_weights, refuse_other_sizes
 
 
 class Llama(nn.Module):
-    """A Llama-architecture model: embedding, blocks, final norm, and a
-    head.
+    """A Llama-architecture model: embedding, blocks, final norm, head.
 
     A tied head is the embedding itself and has no parameter; an untied
     one is `lm_head`. Source: Touvron et al. 2023, arXiv:2302.13971;
@@ -45,8 +44,7 @@ class Llama(nn.Module):
         num_blocks: int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> "Llama":
-        """The checkpoint in the folder `path`, ready for inference, on the
-        CPU.
+        """The checkpoint in folder `path`, on the CPU, for inference.
 
         With `num_blocks`, only the first so many blocks are made and
         read from the files. Raises ConfigError or CheckpointError.
@@ -62,8 +60,7 @@ class Llama(nn.Module):
         input_ids: torch.Tensor,
         positions: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """The embedding, then each block's output: 1 + blocks tensors (B,
-        T, C).
+        """The embedding, then each block's output: each (B, T, C).
 
         `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts
         from 0 if not given.
@@ -77,8 +74,6 @@ class Llama(nn.Module):
         return states
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores of every token as the next one: (..., C) -> (...,
-        vocab_size).
-        """
+        """Scores of every next token: (..., C) -> (..., vocab_size)."""
         head = self.embed if self.config.tie_word_embeddings else self.lm_head
         return nn.functional.linear(self.norm(x), head.weight)
