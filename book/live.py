@@ -3,6 +3,7 @@
 import ast
 import builtins
 import contextlib
+import errno
 import importlib
 import importlib.util
 import linecache
@@ -73,7 +74,9 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
         execute(f"nanoserve.{cell.module}", path, text, cell)
         try:
             write(path, text)
-        except OSError:  # A read-only checkout. Tracebacks find the text here.
+        except OSError as error:  # A read-only checkout. Tracebacks find the text here.
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
             linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
     live = sys.modules[f"nanoserve.{cell.module}"]
     namespace.update((name, getattr(live, name)) for name in cell.parts)

@@ -189,6 +189,21 @@ class ModelConfig:
         return self.num_hidden_layers * per_layer * dtype.itemsize
 
 
+def wrong_names(values: dict[str, Any]) -> list[str]:
+    """What is wrong with fields that name a token or a dtype."""
+    wrong = []
+    for field in ("bos_token_id", "eos_token_id"):
+        ids = values.get(field)
+        several = field[0] == "e" and isinstance(ids, list) and ids
+        for found in ids if several else [ids]:
+            if type(found) is not int and (several or found is not None):
+                wrong.append(f"{field} must be a whole number, not {short(found)}")
+    for field in ("dtype", "torch_dtype"):
+        if not isinstance(values.get(field), str | None):
+            wrong.append(f"{field} must be a name, not {short(values[field])}")
+    return wrong
+
+
 def read_config(values: dict[str, Any]) -> ModelConfig:
     """config.json's fields, checked, with HuggingFace's defaults."""
     if not isinstance(values, dict):
@@ -203,7 +218,8 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
     given = DEFAULTS | given | {"rope_theta": theta, "rope_scaling": scaling}
     given.setdefault("num_key_value_heads", given.get("num_attention_heads"))
     derived = {} if "head_dim" in given else {"head_dim": 2}  # for now
-    wrong += wrong_rope + wrong_fields(ModelConfig, given | derived)
+    wrong += wrong_rope + wrong_names(values)
+    wrong += wrong_fields(ModelConfig, given | derived)
     if not wrong and derived:  # its two sources are known to be whole
         width, heads = given["hidden_size"], given["num_attention_heads"]
         given["head_dim"] = width // heads

@@ -45,7 +45,7 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
     ]
     names = {file.rfilename for file in files}
     if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
-        raise DownloadError(f"{REPO} on the hub holds no config.json or no safetensors file")
+        raise DownloadError(f"{REPO} on the hub holds no config.json or no safetensors file.")
     paths = {file.rfilename: (folder / file.rfilename, part_of(folder, file)) for file in files}
     for stale in set(folder.iterdir()) - {path for pair in paths.values() for path in pair}:
         stale.unlink()  # of another revision
@@ -65,7 +65,7 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
             part.unlink()
             raise DownloadError(
                 f"{file.rfilename} arrived with another hash than the hub gives for it, and was "
-                "thrown away: run the same command again; the other files are kept"
+                "thrown away: run the same command again; the other files are kept."
             )
         part.replace(path)
 

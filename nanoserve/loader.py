@@ -221,7 +221,8 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     `model` is any module whose parameters have our names, or a part of
     one. Its dtypes stay: values are cast as they are copied. Returns the
     names of tensors without a parameter. CheckpointError tells all that
-    is wrong before a byte is copied: the model is untouched.
+    is wrong before a byte is copied: the model is untouched. Only files
+    that change while they are read can fail later.
     """
     copies, index = plan_load(model, path)
     empty = [name for name, p in model.named_parameters() if p.is_meta]

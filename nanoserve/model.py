@@ -3,13 +3,14 @@
 Built in the book: day07. Edit there, then run book/tangle.py.
 """
 
+from collections.abc import Callable, Sequence
 from os import PathLike
 
 import torch
 from torch import nn
 
 from nanoserve.config import ModelConfig
-from nanoserve.layers import Linear, RMSNorm, TransformerBlock, rope_table
+from nanoserve.layers import Linear, RMSNorm, TransformerBlock, causal_attention, rope_table
 from nanoserve.loader import load_weights, refuse_other_sizes
 
 
@@ -59,18 +60,21 @@ class Llama(nn.Module):
         self,
         input_ids: torch.Tensor,
         positions: torch.Tensor | None = None,
+        attends: Sequence[Callable[..., torch.Tensor]] | None = None,
     ) -> list[torch.Tensor]:
         """The embedding, then each block's output: each (B, T, C).
 
         `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts
-        from 0 if not given.
+        from 0 if not given. `attends` holds an `attend` for each block,
+        as Attention takes it.
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         cos, sin = rope_table(self.config, positions)
+        attends = attends or [causal_attention] * len(self.blocks)
         states = [self.embed(input_ids)]
-        for block in self.blocks:
-            states.append(block(states[-1], cos, sin))
+        for block, attend in zip(self.blocks, attends, strict=True):
+            states.append(block(states[-1], cos, sin, attend))
         return states
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:

@@ -18,6 +18,15 @@ from nanoserve.staging import (
 )
 
 
+def refuse_foreign(name: str, target: Path) -> None:
+    """DownloadError where a folder that has no stamp is not complete: it is not ours to replace."""
+    if problems := unstamped(name, target):
+        raise DownloadError(
+            f"{target} is there, is not complete ({problems[0]}) and was not made by this "
+            "command: move it away, then run the same command again."
+        )
+
+
 def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
     """Whether the folder is complete though it bears no stamp: put there by other means.
 
@@ -28,11 +37,7 @@ def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
         return False
     if target.is_dir() and not any(target.iterdir()):
         return False
-    if problems := unstamped(name, target):
-        raise DownloadError(
-            f"{target} is there, is not complete ({problems[0]}) and was not made by this "
-            "command: move it away, then run the same command again."
-        )
+    refuse_foreign(name, target)
     try:
         write_stamp(target)
     except PermissionError:
@@ -42,11 +47,11 @@ def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
 
 def unstamped(name: str, target: Path) -> list[str]:
     """What is wrong with a folder that has no stamp: by its hashes, else by its headers."""
-    from nanoserve.loader import read_index  # with torch, which takes seconds to import
-
     pinned = CATALOG[name].pinned
     if pinned:
         return damage(target, pinned)
+    from nanoserve.loader import read_index  # with torch, which takes seconds to import
+
     if not (target / "config.json").is_file():
         return ["config.json is missing"]
     try:
@@ -57,13 +62,17 @@ def unstamped(name: str, target: Path) -> list[str]:
 
 
 def verify(name: str) -> list[str]:
-    """What is wrong with a checkpoint on disk, every file read. Marks a damaged one as such."""
+    """What is wrong with a checkpoint on disk, every file read. Marks a damaged one as such.
+
+    Raises DownloadError where it is not there, or neither complete nor made by this command.
+    """
     target = weights_dir() / name
     if not target.is_dir():
         raise DownloadError(f"{name} is not in {weights_dir()}.")
     files = read_stamp(target)
     if files is None:
-        return unstamped(name, target)
+        refuse_foreign(name, target)
+        return []
     known = {n: info["sha256"] for n, info in files.items()}
     problems = damage(target, CATALOG[name].pinned or known)
     if problems:

@@ -151,7 +151,8 @@ class Reference:
         self.config = model.config
         self.num_layers = model.config.num_hidden_layers
         if input_ids is None:
-            input_ids, positions = prompt(self.path, model.config)
+            input_ids, usual = prompt(self.path, model.config)
+            positions = usual if positions is None else positions
         elif positions is None:
             positions = torch.arange(input_ids.shape[1])
         self.input_ids = input_ids

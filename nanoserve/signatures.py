@@ -3,12 +3,14 @@
 import torch
 
 
-def signature(mine: torch.Tensor, theirs: torch.Tensor) -> list[str]:
+def signature(
+    mine: torch.Tensor, theirs: torch.Tensor, rtol: float = 1e-5, atol: float = 1e-5
+) -> list[str]:
     """Sentences on where (B, T, ...) or (B, H, T, ...) tensors part, and a likely cause."""
     if mine.shape != theirs.shape:
         return []
     mine, theirs = mine.detach().double(), theirs.detach().double()
-    wrong = ~torch.isclose(mine, theirs, rtol=1e-5, atol=1e-5)
+    wrong = ~torch.isclose(mine, theirs, rtol=rtol, atol=atol)
     if not wrong.any():
         return []
     first = tuple(wrong.nonzero()[0].tolist())

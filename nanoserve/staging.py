@@ -66,10 +66,14 @@ def save_stamp(folder: Path, files: dict[str, dict]) -> None:
 def is_complete(folder: Path, pinned: dict[str, str] | None) -> bool:
     """Whether every stamped file is there with its size. Reads no weights, so it is quick.
 
-    `pinned` holds the sha256 that each file must have, where that is known beforehand.
+    `pinned` holds the sha256 that files must have, where that is known beforehand. What else is
+    in the folder is its owner's.
     """
     files = read_stamp(folder)
-    if not files or (pinned and pinned != {name: info["sha256"] for name, info in files.items()}):
+    if not files:
+        return False
+    stamped = {name: info["sha256"] for name, info in files.items()}
+    if not (pinned or {}).items() <= stamped.items():
         return False
     paths = {name: folder / name for name in files}
     return all(paths[n].is_file() and paths[n].stat().st_size == files[n]["size"] for n in files)

@@ -101,7 +101,10 @@ def test_two_downloads_at_once_fetch_once(hub, weights):
 def test_a_complete_twin_is_left_alone_and_a_damaged_one_replaced(made, weights, capsys):
     target = weights / TWIN
     shutil.copytree(made, target)
+    (target / "notes.txt").write_text("mine")
     assert download(TWIN) == target  # put there by hand, found right, stamped
+    assert download(TWIN) == target
+    assert (target / "notes.txt").read_text() == "mine"
     file = target / "model.safetensors"
     before = file.stat().st_mtime_ns
     assert download(TWIN) == target and file.stat().st_mtime_ns == before
@@ -135,10 +138,12 @@ def test_a_folder_from_the_hub_put_by_hand_is_judged_by_its_headers(made, weight
     target = weights / NAME
     shutil.copytree(made, target)
     assert main(["--verify", NAME]) == 0
+    assert "the headers are sound" in capsys.readouterr().out
     file = target / "model.safetensors"
     os.truncate(file, file.stat().st_size - 2)
     assert main(["--verify", NAME]) == 1
-    assert "model.safetensors" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "model.safetensors" in err and "move it away" in err and "anew" not in err
     assert main([NAME]) == 1  # and no hub is asked: HF_ENDPOINT is not set here
     assert "is not complete" in capsys.readouterr().err
 

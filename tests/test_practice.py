@@ -1,5 +1,6 @@
 """The practice notebooks: blank ones fail kindly, filled ones pass, nothing is overwritten."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from cells import HEADER
-from practice import main
+from practice import body_of, functions, main
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = [f"day{day:02}" for day in range(2, 8)]
@@ -95,6 +96,13 @@ def test_a_readers_work_is_never_overwritten(folder):
 def test_no_answer_is_left_in_sight(folder, day):
     notebook = nbformat.read(folder / f"{day}.ipynb", as_version=4)
     sources = [c.source for c in notebook.cells if HEADER.match(c.source + "\n")]
-    stubs = sum("is yours to write" in source for source in sources)
-    assert stubs >= 1
+    book = nbformat.read(ROOT / "book" / f"{day}.ipynb", as_version=4)
+    answers = [
+        name
+        for cell in book.cells
+        if (header := HEADER.match(cell.source + "\n")) and header[1] != "reference"
+        for name, function in functions(ast.parse(cell.source))
+        if body_of(function)
+    ]
+    assert sum(source.count("is yours to write") for source in sources) == len(answers) > 0
     assert any("<summary>Hint" in c.source for c in notebook.cells)

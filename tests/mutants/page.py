@@ -26,7 +26,7 @@ The bugs in the judge itself, `reference.py`, are not asked of it: it has no suc
 "Off by" is the first difference that the cell reports, against a bar of 1e-5; "refused" means
 that our own code stopped with an error that says why, and "noticed" that the cell checks something
 which is not a number. The table is written by `tests/mutants/page.py` from a run, and
-`make test` runs every row again.
+`make test` runs every row's verdict again; the other columns are of the day this page was written.
 """
 
 
