@@ -107,6 +107,15 @@ def test_no_word_that_must_not_be(name):
         assert not found, f"{what}: {text[max(0, found.start() - 40) : found.end() + 40]!r}"
 
 
+def test_the_package_stands_on_torch_and_safetensors_alone():
+    barred = ("transformers", "tokenizers", "huggingface_hub", "gguf", "filelock", "tqdm")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({barred}));"
+        "import nanoserve.model, nanoserve.checkpoints, nanoserve.comparison, nanoserve.catalog"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_pins_satisfy_the_ranges():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
