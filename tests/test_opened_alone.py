@@ -1,6 +1,7 @@
 """The first cell of a notebook that is opened alone, as on Colab: it fetches what it stands on."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,27 @@ def address() -> str:
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_all_begin_alike_and_know_the_address(notebook):
     assert first_cell(notebook) == first_cell(NOTEBOOKS[0])
-    assert f" {address()}\n" in first_cell(notebook)
+    assert f" {address()} nanoserve\n" in first_cell(notebook)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the workflow runs on Linux, with its sed")
+def test_publishing_a_fork_fills_in_its_address(tmp_path):
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text("utf-8"))
+    steps = workflow["jobs"]["publish"]["steps"]
+    (fill,) = (step["run"] for step in steps if step.get("name") == "Fill in the address")
+    (tmp_path / "book").mkdir()
+    for file in (ROOT / "_config.yml", *NOTEBOOKS):
+        shutil.copy(file, tmp_path / file.relative_to(ROOT))
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    fork, site = "https://github.com/someone/book", "https://someone.github.io/book/"
+    environment = {**os.environ, "REPOSITORY": fork, "SITE": site}
+    subprocess.run(["bash", "-ec", fill], cwd=tmp_path, env=environment, check=True)
+    config = yaml.safe_load((tmp_path / "_config.yml").read_text("utf-8"))
+    assert config["repository"]["url"] == fork
+    assert config["html"]["baseurl"] == config["sphinx"]["config"]["ogp_site_url"] == site
+    for notebook in NOTEBOOKS:
+        filled = first_cell(tmp_path / "book" / notebook.name)
+        assert f" {fork} nanoserve\n" in filled and address() not in filled
 
 
 def test_an_empty_machine_is_filled(tmp_path):
