@@ -22,10 +22,10 @@ from pathlib import Path
 import torch
 from torch.utils.benchmark import Timer
 
+from nanoserve.checkpoints import DEFAULT, TWIN, weights_dir
+
 BOOK = Path(__file__).resolve().parent
-WEIGHTS = BOOK.parent / "weights"
 RESULTS = BOOK / "bench.json"
-sys.path[:0] = [str(BOOK.parent)]
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
 MODES = ("ours", "hf-eager", "hf-sdpa")
 
@@ -227,7 +227,7 @@ def bench_import(rounds: int) -> dict:
 def bench_load(rounds: int) -> dict:
     """Both checkpoints, where they are: name -> contestant -> field -> numbers."""
     found = {}
-    for path in (WEIGHTS / "smollm2-135m", WEIGHTS / "llama-3.2-1b-twin-full"):
+    for path in (weights_dir() / DEFAULT, weights_dir() / f"{TWIN}-full"):
         if path.exists():
             contestants = ("ours", "hf-eager", "floor")
             found[path.name] = turns("load", contestants, rounds, path)
@@ -238,7 +238,7 @@ def bench_load(rounds: int) -> dict:
 
 def bench_forward(rounds: int) -> dict:
     """Threads, batches and lengths -> contestant -> field -> numbers. In this process."""
-    path, found = WEIGHTS / "smollm2-135m", {}
+    path, found = weights_dir() / DEFAULT, {}
     models = {mode: loader(mode, path)() for mode in MODES}
     for threads, batch, length in itertools.product(THREADS, BATCHES, LENGTHS):
         with torch.inference_mode():
@@ -249,7 +249,7 @@ def bench_forward(rounds: int) -> dict:
 
 def bench_memory(rounds: int) -> dict:
     """Batches and lengths -> contestant -> field -> numbers."""
-    path = WEIGHTS / "smollm2-135m"
+    path = weights_dir() / DEFAULT
     return {
         f"B {batch}, T {length}": turns("memory", MODES, rounds, path, batch, length)
         for batch, length in ((1, 512), (1, 2048), (4, 2048))
