@@ -71,7 +71,8 @@ class Llama(nn.Module):
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         cos, sin = rope_table(self.config, positions)
-        attends = attends or [causal_attention] * len(self.blocks)
+        if attends is None:
+            attends = [causal_attention] * len(self.blocks)
         states = [self.embed(input_ids)]
         for block, attend in zip(self.blocks, attends, strict=True):
             states.append(block(states[-1], cos, sin, attend))
