@@ -5,10 +5,10 @@ from draw import Drawing
 
 def block() -> str:
     """The block from the bottom up, each of its six pieces a link to the day that builds it."""
-    d = Drawing(720, 560, "One transformer block, and the day that builds each piece")
-    d.box(150, 66, 460, 414, "ns-group", 14)
-    d.text(596, 462, "one block of 16", "ns-muted", 14, "end")
-    spine = 300
+    d = Drawing(480, 560, "One transformer block, and the day that builds each piece")
+    d.box(10, 66, 460, 414, "ns-group", 14)
+    d.text(456, 462, "one block of 16", "ns-muted", 14, "end")
+    spine = 160
     rows = [  # y, words, day, note beside it
         (418, "RMSNorm", "day04", "(B, T, C)"),
         (316, "attention: GQA", "day06", "32 query heads, 8 KV heads"),
@@ -23,30 +23,30 @@ def block() -> str:
     d.wire((spine, 146), (spine, 119))
     d.wire((spine, 97), (spine, 44))
     for low, high in ((486, 276), (256, 108)):
-        d.wire((spine, low), (176, low), (176, high), (spine - 11, high))
+        d.wire((spine, low), (36, low), (36, high), (spine - 11, high))
     for y, words, page, note in rows:
         d.link(page)
-        d.label(200, y, 200, 40, words, "ns-box", "ns-text ns-strong", 16)
-        d.text(414, y + 12, f"Day {int(page[-1])}", "ns-muted", 13, "start")
-        d.text(414, y + 29, note, "ns-muted", 12, "start")
+        d.label(60, y, 200, 40, words, "ns-box", "ns-text ns-strong", 16)
+        d.text(274, y + 12, f"Day {int(page[-1])}", "ns-muted", 14, "start")
+        d.text(274, y + 29, note, "ns-muted", 13, "start")
         d.end_link()
     d.link("day04")
-    d.label(216, 362, 72, 28, "RoPE", "ns-box", "ns-text ns-strong", 14)
-    d.text(414, 377, "Day 4, turns q and k", "ns-muted", 13, "start")
+    d.label(76, 362, 72, 28, "RoPE", "ns-box", "ns-text ns-strong", 14)
+    d.text(274, 377, "Day 4, turns q and k", "ns-muted", 14, "start")
     d.end_link()
     for y in (276, 108):
         d.add(spine, y)
     d.link("day07")
-    d.text(330, 108, "residuals and the whole block: Day 7", "ns-text", 13, "start")
+    d.text(190, 108, "residuals and the whole block: Day 7", "ns-text", 14, "start")
     d.end_link()
-    d.label(200, 514, 200, 36, "embedding", "ns-box", "ns-text ns-strong", 16)
+    d.label(60, 514, 200, 36, "embedding", "ns-box", "ns-text ns-strong", 16)
     d.link("day02")
-    d.text(414, 523, "config and weights: Day 2", "ns-text", 13, "start")
+    d.text(274, 523, "config and weights: Day 2", "ns-text", 14, "start")
     d.end_link()
     d.link("day03")
-    d.text(414, 542, "loader: Day 3", "ns-text", 13, "start")
+    d.text(274, 542, "loader: Day 3", "ns-text", 14, "start")
     d.end_link()
-    d.label(200, 8, 200, 36, "next block, or the logits", "ns-box", "ns-muted", 14)
+    d.label(60, 8, 200, 36, "next block, or the logits", "ns-box", "ns-muted", 14)
     return d.svg()
 
 
