@@ -3,10 +3,12 @@
 Built in the book: day02. Edit there, then run book/tangle.py.
 """
 
+from functools import reduce
 from os import PathLike
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
@@ -104,6 +106,16 @@ def exact_attention(q, k, v, mask, scaling):
     return mix.transpose(1, 2).contiguous(), weights
 
 
+def stored_dtype(path: Path) -> torch.dtype:
+    """The narrowest dtype that holds every stored value exactly."""
+    dtypes = []
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            names = tensors.keys()
+            dtypes += [tensors.get_tensor(name).dtype for name in names]
+    return reduce(torch.promote_types, dtypes)
+
+
 def widen(model: nn.Module) -> None:
     """Put torch's RMSNorm for HuggingFace's, which goes to float32."""
     for module in list(model.modules()):
@@ -145,9 +157,19 @@ class Reference:
         attention = ours if attention == "eager" else attention
         AttentionInterface.register(ours, recorded_attention)
         AttentionMaskInterface.register(ours, eager_mask)
+        wide = dtype == torch.float32
         model = AutoModelForCausalLM.from_pretrained(
-            self.path, dtype=dtype, attn_implementation=attention, local_files_only=True
+            self.path,
+            dtype=stored_dtype(self.path) if wide else dtype,
+            attn_implementation=attention,
+            local_files_only=True,
         ).eval()
+        if wide:
+            # Copied as stored, the parameters let go of the file before
+            # they take float32's room: two thirds of the peak memory.
+            for parameter in model.parameters():
+                parameter.data = parameter.data.clone()
+            model.float()
         self.config = model.config
         self.num_layers = model.config.num_hidden_layers
         if input_ids is None:
