@@ -8,13 +8,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from nanoserve.config import ModelConfig
 from nanoserve.layers import rope_table
 from nanoserve.loader import load_weights, read_index
 from nanoserve.model import Llama
-from nanoserve.reference import Reference, compare
+from nanoserve.reference import Reference, compare, our_name
 
 
 @st.composite
@@ -106,6 +107,20 @@ def test_a_wrong_gain_would_be_seen(tmp_path):
     ref = Reference(tmp_path)
     with pytest.raises(AssertionError, match=r"blocks\.1\.mlp_norm does not match"):
         check(model, ref, *rope_table(model.config, ref.positions))
+
+
+def test_the_reference_keeps_what_is_stored(tmp_path):
+    """It loads a model as it is stored and then widens it, whatever config.json calls its dtype."""
+    save_tiny(tmp_path, torch.bfloat16)
+    file = tmp_path / "model.safetensors"
+    stored = load_file(file)
+    for i, name in enumerate(stored):
+        dtype = (torch.float32, torch.float16, torch.bfloat16)[i % 3]
+        stored[name] = torch.randn_like(stored[name], dtype=torch.float32).to(dtype)
+    save_file(stored, file, metadata={"format": "pt"})
+    kept = Reference(tmp_path, keep_parameters=True).parameters
+    for name, tensor in stored.items():
+        compare(name, kept[our_name(name)], tensor.float(), rtol=0, atol=0)
 
 
 def test_files_that_are_mapped_anew_give_the_same(tmp_path, monkeypatch):
