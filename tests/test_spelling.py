@@ -10,6 +10,7 @@ import nbformat
 import pytest
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
+from mdit_py_plugins.front_matter import front_matter_plugin
 from spellchecker import SpellChecker
 from tangle import BOOK
 
@@ -31,7 +32,8 @@ def dictionary():
 
 def prose(markdown: str) -> str:
     """The text that a reader sees: no code, no math, no address, no HTML."""
-    parser = MarkdownIt("commonmark").enable("table").use(dollarmath_plugin)
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.use(dollarmath_plugin).use(front_matter_plugin)
     inline = (token for token in parser.parse(markdown) if token.type == "inline")
     return "\n".join(
         "".join(child.content if child.type == "text" else " " for child in token.children)
