@@ -7,6 +7,8 @@ import torch
 
 from nanoserve.signatures import signature
 
+MADE_UP = "made up"  # stands in the checkpoint's place where there is none
+
 
 def compare(
     name: str,
@@ -68,15 +70,24 @@ class Scoreboard:
         theirs: torch.Tensor | None = None,
         **tolerances: float,
     ) -> None:
-        """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`."""
+        """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`.
+
+        Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given.
+        """
+        checkpoint = MADE_UP if ref is None else ref.path.name
         theirs = ref.outputs[name] if theirs is None else theirs
-        error = compare(f"{ref.path.name}, {name} ({component})", mine, theirs, **tolerances)
-        key = ref.path.name, component
+        error = compare(f"{checkpoint}, {name} ({component})", mine, theirs, **tolerances)
+        key = checkpoint, component
         row = self.rows.setdefault(key, Row(*key))
         row.tensors += 1
         row.error = max(row.error, error)
         row.identical += torch.equal(mine, theirs)
         row.bar = max([row.bar, *tolerances.values()])
+
+    def table(self) -> list[tuple[str, ...]]:
+        """The rows as text, those of checkpoints first."""
+        rows = sorted(self.rows.values(), key=lambda row: row.checkpoint == MADE_UP)
+        return [row.cells() for row in rows]
 
     def verdict(self) -> str:
         """One line: what has been shown. AssertionError where nothing was compared."""
@@ -89,7 +100,7 @@ class Scoreboard:
         return f"{self.title}: {strict} tensors match HuggingFace within 1e-5{more}"
 
     def __repr__(self) -> str:
-        table = [row.cells() for row in self.rows.values()]
+        table = self.table()
         widths = [max(len(cells[i]) for cells in table) for i in range(4)] if table else []
         lines = ["  ".join([*map(str.ljust, cells[:4], widths), cells[4]]) for cells in table]
         return "\n".join([self.verdict(), *lines])
@@ -98,8 +109,8 @@ class Scoreboard:
         heads = ("checkpoint", "component", "compared", "verdict", "largest difference")
         head = "".join(f"<th>{name}</th>" for name in heads)
         body = ""
-        for row in self.rows.values():
-            *cells, verdict, error = map(escape, row.cells())
+        for row in self.table():
+            *cells, verdict, error = map(escape, row)
             texts = "".join(f"<td>{cell}</td>" for cell in cells)
             body += f'<tr>{texts}<td class="pass">{verdict}</td><td>{error}</td></tr>\n'
         return (

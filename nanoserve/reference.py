@@ -8,19 +8,12 @@ from os import PathLike
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors import safe_open
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 from transformers.masking_utils import eager_mask
-from transformers.models.llama.modeling_llama import (
-    LlamaAttention,
-    LlamaDecoderLayer,
-    LlamaMLP,
-    LlamaRMSNorm,
-    LlamaRotaryEmbedding,
-    eager_attention_forward,
-)
+from transformers.models.llama import modeling_llama
 
 from nanoserve.comparison import Scoreboard, compare
 
@@ -74,11 +67,11 @@ def our_name(theirs: str) -> str:
 
 RECORDED = (
     nn.Embedding,
-    LlamaRotaryEmbedding,
-    LlamaDecoderLayer,
-    LlamaRMSNorm,
-    LlamaAttention,
-    LlamaMLP,
+    modeling_llama.LlamaRotaryEmbedding,
+    modeling_llama.LlamaDecoderLayer,
+    modeling_llama.LlamaRMSNorm,
+    modeling_llama.LlamaAttention,
+    modeling_llama.LlamaMLP,
     nn.RMSNorm,
 )
 
@@ -89,7 +82,9 @@ def recorded_attention(module, q, k, v, mask, scaling, **kwargs):
     if q.dtype == torch.float64:
         mix, weights = exact_attention(q, k, v, mask, scaling)
     else:
-        mix, weights = eager_attention_forward(module, q, k, v, mask, scaling, **kwargs)
+        mix, weights = modeling_llama.eager_attention_forward(
+            module, q, k, v, mask, scaling, **kwargs
+        )
     for what, tensor in zip("qkv", (q, k, v), strict=True):
         outputs[f"{name}.{what}"] = tensor
     outputs[f"{name}.weights"] = weights
@@ -106,6 +101,16 @@ def exact_attention(q, k, v, mask, scaling):
     return mix.transpose(1, 2).contiguous(), weights
 
 
+def widen(model: nn.Module) -> None:
+    """Put torch's RMSNorm for HuggingFace's, which goes to float32."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, modeling_llama.LlamaRMSNorm):
+                wide = nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
+                wide.weight = child.weight
+                setattr(module, name, wide)
+
+
 def stored_dtype(path: Path) -> torch.dtype:
     """The narrowest dtype that holds every stored value exactly."""
     dtypes = []
@@ -116,14 +121,28 @@ def stored_dtype(path: Path) -> torch.dtype:
     return reduce(torch.promote_types, dtypes)
 
 
-def widen(model: nn.Module) -> None:
-    """Put torch's RMSNorm for HuggingFace's, which goes to float32."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, LlamaRMSNorm):
-                wide = nn.RMSNorm(len(child.weight), child.variance_epsilon, dtype=torch.float64)
-                wide.weight = child.weight
-                setattr(module, name, wide)
+def load_model(path: Path, dtype: torch.dtype, attention: str) -> nn.Module:
+    """HuggingFace's model of the checkpoint in `path`, in `dtype`."""
+    # The public way to q and k after RoPE: the model hands them on.
+    ours = "nanoserve_recorded"
+    transformers.AttentionInterface.register(ours, recorded_attention)
+    transformers.AttentionMaskInterface.register(ours, eager_mask)
+    widened = dtype == torch.float32
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path,
+        dtype=stored_dtype(path) if widened else dtype,
+        attn_implementation=ours if attention == "eager" else attention,
+        local_files_only=True,
+    )
+    if widened:
+        # Copied as stored, the parameters let go of the file before
+        # they take float32's room: two thirds of the peak memory.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+        model.float()
+    if dtype == torch.float64:
+        widen(model)
+    return model.eval()
 
 
 class Reference:
@@ -152,24 +171,7 @@ class Reference:
         positions: torch.Tensor | None = None,
     ):
         self.path = Path(path)
-        # The public way to q and k after RoPE: the model hands them on.
-        ours = "nanoserve_recorded"
-        attention = ours if attention == "eager" else attention
-        AttentionInterface.register(ours, recorded_attention)
-        AttentionMaskInterface.register(ours, eager_mask)
-        wide = dtype == torch.float32
-        model = AutoModelForCausalLM.from_pretrained(
-            self.path,
-            dtype=stored_dtype(self.path) if wide else dtype,
-            attn_implementation=attention,
-            local_files_only=True,
-        ).eval()
-        if wide:
-            # Copied as stored, the parameters let go of the file before
-            # they take float32's room: two thirds of the peak memory.
-            for parameter in model.parameters():
-                parameter.data = parameter.data.clone()
-            model.float()
+        model = load_model(self.path, dtype, attention)
         self.config = model.config
         self.num_layers = model.config.num_hidden_layers
         if input_ids is None:
@@ -180,24 +182,7 @@ class Reference:
         self.input_ids = input_ids
         self.positions = positions.expand_as(input_ids)
         self.inputs, self.outputs = {}, {}
-        if dtype == torch.float64:
-            widen(model)
-        hooks = []
-        for name, module in model.named_modules():
-            if isinstance(module, RECORDED):
-                hook = self.recorder(our_name(name))
-                hooks.append(module.register_forward_hook(hook, with_kwargs=True))
-            if isinstance(module, LlamaAttention):
-                module.recorded = self.outputs, our_name(name)
-        try:
-            with torch.inference_mode():
-                # Without a mask, gaps in positions would split rows.
-                mask = torch.ones_like(input_ids)
-                out = model(input_ids, mask, position_ids=self.positions, use_cache=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        self.outputs["logits"] = out.logits
+        self.run(model)
         self.rotary = model.model.rotary_emb
         self.outputs["inverse_frequencies"] = self.rotary.inv_freq
         self.parameters = {}
@@ -205,15 +190,36 @@ class Reference:
             for name, parameter in model.named_parameters():
                 self.parameters[our_name(name)] = parameter.detach()
 
+    def run(self, model: nn.Module) -> None:
+        """One pass over the prompt, with every hook in its place."""
+        hooks = []
+        for name, module in model.named_modules():
+            if isinstance(module, RECORDED):
+                hook = self.recorder(our_name(name))
+                hooks.append(module.register_forward_hook(hook, with_kwargs=True))
+            if isinstance(module, modeling_llama.LlamaAttention):
+                module.recorded = self.outputs, our_name(name)
+        # Without a mask, gaps in positions would split rows.
+        mask, places = torch.ones_like(self.input_ids), self.positions
+        try:
+            with torch.inference_mode():
+                out = model(self.input_ids, mask, position_ids=places, use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.outputs["logits"] = out.logits
+
     def recorder(self, name: str):
         """A forward hook that keeps a module's input and output."""
 
         def hook(module, args, kwargs, output):
-            self.inputs[name] = args[0] if args else kwargs["hidden_states"]
-            if isinstance(module, LlamaRotaryEmbedding):
+            given = args[0] if args else kwargs["hidden_states"]
+            self.inputs[name] = given
+            if isinstance(module, modeling_llama.LlamaRotaryEmbedding):
                 self.outputs["cos"], self.outputs["sin"] = output
             else:  # an attention gives its weights too
-                self.outputs[name] = output[0] if isinstance(output, tuple) else output
+                several = isinstance(output, tuple)
+                self.outputs[name] = output[0] if several else output
 
         return hook
 
