@@ -67,7 +67,7 @@ def blank(source: str, day: str) -> tuple[str, list[str]]:
         calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
         used = dict.fromkeys(ast.unparse(call).split(".")[-1] for call in calls)
         hints.append(
-            f"`{name}`: the book takes {end - start} lines"
+            f"`{name}`: the book takes {end - start} line{'s' * (end - start > 1)}"
             + (f" and calls {', '.join(f'`{u}`' for u in used)}." if used else ".")
         )
     return "\n".join(lines), hints[::-1]
@@ -86,6 +86,7 @@ def practice(path: Path) -> nbformat.NotebookNode:
             # The harness stays whole: it is the judge.
             if header and header[1] != "reference":
                 original = cell.source
+                cell.metadata.pop("jupyter", None)  # it is to be written
                 cell.source, hints = blank(original, day)
                 cells.append(cell)
                 if hints:

@@ -65,12 +65,18 @@ def forget(notebook: nbformat.NotebookNode) -> dict[str, list]:
 
 
 def clean(notebook: nbformat.NotebookNode, measured: dict[str, list]) -> None:
-    """Take out what differs between runs and machines; number the code cells from 1."""
+    """Take out what differs between runs and machines; number the code cells from 1.
+
+    What the page folds or leaves out is folded in JupyterLab too: some of it is answers.
+    """
     notebook.metadata.update(METADATA)
     count = 0
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
+            cell.metadata.pop("jupyter", None)
+            if {"hide-input", "remove-cell"} & set(cell.metadata.get("tags", [])):
+                cell.metadata["jupyter"] = {"source_hidden": True}
             count += 1
             cell.execution_count = count
             cell.outputs = measured.get(cell.id, cell.outputs)

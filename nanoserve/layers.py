@@ -59,7 +59,7 @@ def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tens
     Shapes: (..., T) -> twice (..., T, D), in float32.
     `positions` is any integer tensor (T,) or (B, T): it need not start
     at 0 or be the same in each row. The D/2 angles stand there twice,
-    once for each half of the head.
+    once for each half of the head. Raises TypeError for floats.
     """
     if positions.is_floating_point() or positions.dtype == torch.bool:
         raise TypeError(f"positions must be integers, got {positions.dtype}")
@@ -73,7 +73,8 @@ def apply_rope(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
     """Rotate the pairs (i, i + D/2) of each head by its position's angles.
 
     Shapes: x (B, H, T, D); cos and sin (T, D) or (B, T, D) -> (B, H, T,
-    D), in x's dtype.
+    D), in x's dtype, to which cos and sin are cast first, as in the
+    reference.
     """
     cos, sin = (t.unsqueeze(-3).to(x.dtype) for t in (cos, sin))  # (..., 1, T, D)
     first, second = x.chunk(2, dim=-1)
@@ -145,10 +146,9 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     scores = (q @ k.transpose(-2, -1)).view(B, H, T, S)
     # In place: at T = 2048 a copy of the scores is half a gigabyte.
     scores *= D**-0.5
-    future = torch.ones(T, S, dtype=torch.bool, device=q.device)
-    future = future.triu(S - T + 1)  # query t stands at S - T + t
-    # Added, not filled in: masked_fill_ is slow where the mask broadcasts.
-    scores += torch.where(future, -torch.inf, 0.0)
+    # Query t stands at S - T + t: right of that is its future. Added, not
+    # filled in: masked_fill_ is slow where the mask broadcasts.
+    scores += scores.new_full((T, S), -torch.inf).triu_(S - T + 1)
     weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
     mix = weights.view(B, K, H // K * T, S) @ v  # (B, K, H // K * T, V)
     return mix.view(B, H, T, v.shape[-1])

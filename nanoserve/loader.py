@@ -209,7 +209,7 @@ def refuse_other_head(files: Files, where: Path) -> None:
 
 
 def is_finite(values: torch.Tensor) -> bool:
-    """Whether there is no NaN and no infinity among `values`."""
+    """Whether no value is NaN or infinite, told with no large copy."""
     flat = values.flatten()
     # The sum of squares is one fast pass. It can overflow: look again.
     return bool(flat.dot(flat).isfinite() or flat.isfinite().all())

@@ -136,7 +136,7 @@ def load_model(path: Path, dtype: torch.dtype, attention: str) -> nn.Module:
     )
     if widened:
         # Copied as stored, the parameters let go of the file before
-        # they take float32's room: two thirds of the peak memory.
+        # they take float32's room.
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         model.float()

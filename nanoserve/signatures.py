@@ -9,6 +9,8 @@ def signature(
     """Sentences on where (B, T, ...) or (B, H, T, ...) tensors part, and a likely cause."""
     if mine.shape != theirs.shape:
         return []
+    dtype = theirs.dtype if theirs.is_floating_point() else torch.float64
+    step = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
     mine, theirs = mine.detach().double(), theirs.detach().double()
     wrong = ~torch.isclose(mine, theirs, rtol=rtol, atol=atol)
     if not wrong.any():
@@ -20,7 +22,9 @@ def signature(
         f"{wrong.sum().item()} of {wrong.numel()} values are off."
     ]
     lines += spread(wrong)
-    return lines + [f"Looks like {cause}." for cause in causes(mine, theirs, wrong)]
+    if (mine - theirs).abs().max() <= 8 * step * theirs.abs().max():
+        return [*lines, "Looks like rounding: a cast, or a sum, in another place or order."]
+    return lines + [f"Looks like {cause}." for cause in causes(mine, theirs, wrong, rtol, atol)]
 
 
 def spread(wrong: torch.Tensor) -> list[str]:
@@ -36,7 +40,9 @@ def spread(wrong: torch.Tensor) -> list[str]:
     return lines
 
 
-def causes(mine: torch.Tensor, theirs: torch.Tensor, wrong: torch.Tensor) -> list[str]:
+def causes(
+    mine: torch.Tensor, theirs: torch.Tensor, wrong: torch.Tensor, rtol: float, atol: float
+) -> list[str]:
     """Known mistakes that leave such a difference."""
     found = []
     if not mine.isfinite().all():
@@ -45,7 +51,7 @@ def causes(mine: torch.Tensor, theirs: torch.Tensor, wrong: torch.Tensor) -> lis
     constant = len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3
     if constant and abs(ratios.median() - 1) > 1e-2:
         found.append(f"a forgotten or doubled scale: mine is {ratios.median().item():.4g} times it")
-    if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, atol=1e-5):
+    if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, rtol, atol):
         found.append("the right values in the wrong places: a layout, a transpose or a swap")
     if wrong.dim() >= 3:
         time = wrong.dim() - 2

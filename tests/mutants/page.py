@@ -16,7 +16,9 @@ INTRO = """\
 
 "It matches HuggingFace to 1e-5" is worth as much as the bugs it would notice. So we planted
 {count} of them, one at a time, each a small edit that a person could really make, and ran the
-comparison cell of the day that builds the piece. All {count} make it fail.
+comparison cell of the day that builds the piece. All {count} make it fail. A cell compares every
+layer of two checkpoints, and calls the day's checks in `nanoserve/checks/` for what these cannot
+show: odd sizes, other dtypes, far positions, files that must be refused.
 
 The last column asks what a weaker test would have said: HuggingFace's own initial weights (all
 gains 1, projections near 0), a head of 8 channels, one row of 8 tokens, the last hidden state at
