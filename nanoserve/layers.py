@@ -183,7 +183,8 @@ class Attention(nn.Module):
         q = self.q_proj(x).view(heads).transpose(1, 2)  # (B, H, T, D)
         k = self.k_proj(x).view(heads).transpose(1, 2)  # (B, K, T, D)
         v = self.v_proj(x).view(heads).transpose(1, 2)  # (B, K, T, D)
-        mix = attend(apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)  # (B, H, T, D)
+        q, k = apply_rope(q, cos, sin), apply_rope(k, cos, sin)
+        mix = attend(q, k, v)  # (B, H, T, D)
         mix = mix.transpose(1, 2).flatten(2)  # (B, T, H * D)
         return self.o_proj(mix)  # (B, T, C)
 
