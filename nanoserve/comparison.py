@@ -44,15 +44,14 @@ class Row:
     identical: int = 0
     bar: float = 1e-5  # the widest tolerance that any of its tensors was given
 
-    def cells(self) -> tuple[str, ...]:
-        """The row as text, what varies between machines last."""
-        if self.identical == self.tensors:
-            error = "error 0, bit-identical"
-        else:
-            error = f"error {self.error:.1e}"
-        noun = "tensor" if self.tensors == 1 else "tensors"
-        component = self.component + (f", bar {self.bar:g}" if self.bar > 1e-5 else "")
-        return self.checkpoint, component, f"{self.tensors} {noun}", "match", error
+    def label(self) -> str:
+        """The component, and the bar that it was held to where that is wider than 1e-5."""
+        return self.component + (f", bar {self.bar:g}" if self.bar > 1e-5 else "")
+
+    def off(self) -> str:
+        """How far it is off: the one thing here that depends on the machine."""
+        same = self.identical == self.tensors
+        return "bit-identical" if same else f"error {self.error:.1e}"
 
 
 class Scoreboard:
@@ -84,10 +83,9 @@ class Scoreboard:
         row.identical += torch.equal(mine, theirs)
         row.bar = max([row.bar, *tolerances.values()])
 
-    def table(self) -> list[tuple[str, ...]]:
-        """The rows as text, those of checkpoints first."""
-        rows = sorted(self.rows.values(), key=lambda row: row.checkpoint == MADE_UP)
-        return [row.cells() for row in rows]
+    def in_order(self) -> list[Row]:
+        """The rows, those of checkpoints first."""
+        return sorted(self.rows.values(), key=lambda row: row.checkpoint == MADE_UP)
 
     def verdict(self) -> str:
         """One line: what has been shown. AssertionError where nothing was compared."""
@@ -100,19 +98,29 @@ class Scoreboard:
         return f"{self.title}: {strict} tensors match HuggingFace within 1e-5{more}"
 
     def __repr__(self) -> str:
-        table = self.table()
-        widths = [max(len(cells[i]) for cells in table) for i in range(4)] if table else []
-        lines = ["  ".join([*map(str.ljust, cells[:4], widths), cells[4]]) for cells in table]
+        """A line for each checkpoint and component."""
+        table = [
+            (row.checkpoint, row.label(), f"{row.tensors:>4} match", row.off())
+            for row in self.in_order()
+        ]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)][:3]
+        lines = ["  ".join([*map(str.ljust, cells, widths), cells[3]]) for cells in table]
         return "\n".join([self.verdict(), *lines])
 
     def _repr_html_(self) -> str:
-        heads = ("checkpoint", "component", "compared", "verdict", "largest difference")
-        head = "".join(f"<th>{name}</th>" for name in heads)
+        """A row for each component, a column for each checkpoint."""
+        rows = self.in_order()
+        checkpoints = list(dict.fromkeys(row.checkpoint for row in rows))
+        cells = {(row.label(), row.checkpoint): row for row in rows}
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("component", *checkpoints))
         body = ""
-        for row in self.table():
-            *cells, verdict, error = map(escape, row)
-            texts = "".join(f"<td>{cell}</td>" for cell in cells)
-            body += f'<tr>{texts}<td class="pass">{verdict}</td><td>{error}</td></tr>\n'
+        for label in dict.fromkeys(row.label() for row in rows):
+            body += f'<tr><th scope="row">{escape(label)}</th>'
+            for checkpoint in checkpoints:
+                row = cells.get((label, checkpoint))
+                text = f'<span class="pass">{row.tensors} match</span>, {row.off()}' if row else ""
+                body += f"<td>{text}</td>"
+            body += "</tr>\n"
         return (
             f'<div class="nanoserve-scoreboard"><p><strong>{escape(self.verdict())}</strong></p>'
             f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>"
