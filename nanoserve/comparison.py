@@ -83,7 +83,7 @@ class Scoreboard:
         row.identical += torch.equal(mine, theirs)
         row.bar = max([row.bar, *tolerances.values()])
 
-    def in_order(self) -> list[Row]:
+    def _in_order(self) -> list[Row]:
         """The rows, those of checkpoints first."""
         return sorted(self.rows.values(), key=lambda row: row.checkpoint == MADE_UP)
 
@@ -101,7 +101,7 @@ class Scoreboard:
         """A line for each checkpoint and component."""
         table = [
             (row.checkpoint, row.label(), f"{row.tensors:>4} match", row.off())
-            for row in self.in_order()
+            for row in self._in_order()
         ]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)][:3]
         lines = ["  ".join([*map(str.ljust, cells, widths), cells[3]]) for cells in table]
@@ -109,7 +109,7 @@ class Scoreboard:
 
     def _repr_html_(self) -> str:
         """A row for each component, a column for each checkpoint."""
-        rows = self.in_order()
+        rows = self._in_order()
         checkpoints = list(dict.fromkeys(row.checkpoint for row in rows))
         cells = {(row.label(), row.checkpoint): row for row in rows}
         head = "".join(f"<th>{escape(name)}</th>" for name in ("component", *checkpoints))
@@ -118,8 +118,9 @@ class Scoreboard:
             body += f'<tr><th scope="row">{escape(label)}</th>'
             for checkpoint in checkpoints:
                 row = cells.get((label, checkpoint))
-                text = f'<span class="pass">{row.tensors} match</span>, {row.off()}' if row else ""
-                body += f"<td>{text}</td>"
+                verdict = f'<span class="pass">{row.tensors} match</span>' if row else ""
+                off = f", <span>{row.off()}</span>" if row else ""
+                body += f"<td>{verdict}{off}</td>"
             body += "</tr>\n"
         return (
             f'<div class="nanoserve-scoreboard"><p><strong>{escape(self.verdict())}</strong></p>'
