@@ -5,6 +5,10 @@
 Each has the signatures and docstrings of its module cells and none of the bodies, a folded hint
 under each, and the comparison that judges what the reader writes. They work on a package of their
 own, practice/nanoserve, so the book's stays as it is. What is there already is never overwritten.
+
+That package starts as a copy of the book's. A module cell puts the reader's piece in, and a day
+that is begun anew takes the book's until that cell has run: its first cells borrow the finished
+model, which would not run on half a piece.
 """
 
 import ast
@@ -13,8 +17,10 @@ import sys
 from pathlib import Path
 
 import nbformat
-from cells import HEADER
+from cells import HEADER, Cell
+from modules import Module
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from tangle import locked, module_cells, read, tidy, write
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
@@ -26,12 +32,16 @@ from pathlib import Path
 os.environ["NANOSERVE_PACKAGE"] = str(Path.cwd() / "nanoserve")
 os.environ.setdefault("NANOSERVE_WEIGHTS", str(Path.cwd().parent / "weights"))
 sys.path[:0] = [str(Path.cwd()), str(Path.cwd().parent / "book")]
+from practice import begin
+
+begin("{day}")
 %load_ext tangle"""
 PROGRESS = """\
 from practice import progress
 
 progress("{day}")"""
 TODO = "is yours to write"
+HARNESS = "reference"  # stays whole: it is the judge
 
 
 def functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef]]:
@@ -44,6 +54,11 @@ def functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef]]:
             methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
             found += [(f"{node.name}.{method.name}", method) for method in methods]
     return found
+
+
+def bodies(tree: ast.Module) -> list[str]:
+    """The names of the functions that do something."""
+    return [name for name, function in functions(tree) if body_of(function)]
 
 
 def body_of(function: ast.FunctionDef) -> list[ast.stmt]:
@@ -61,8 +76,7 @@ def blank(source: str, day: str) -> tuple[str, list[str]]:
             continue
         start, end = body[0].lineno - 1, body[-1].end_lineno
         indent = " " * body[0].col_offset
-        number = int(day[3:])
-        stub = f'raise NotImplementedError("Day {number}: {name} {TODO}")'
+        stub = f'raise NotImplementedError("{left([name], day)[0]}")'
         lines[start:end] = [indent + stub]
         calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
         used = dict.fromkeys(ast.unparse(call).split(".")[-1] for call in calls)
@@ -81,10 +95,9 @@ def practice(path: Path) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
             if cell.source.endswith("%load_ext tangle"):
-                cell.source = SETUP
+                cell.source = SETUP.format(day=day)
             header = HEADER.match(cell.source + "\n")
-            # The harness stays whole: it is the judge.
-            if header and header[1] != "reference":
+            if header and header[1] != HARNESS:
                 original = cell.source
                 cell.metadata.pop("jupyter", None)  # it is to be written
                 cell.source, hints = blank(original, day)
@@ -109,23 +122,43 @@ def fold(summary: str, text: str) -> str:
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
+def left(names: list[str], day: str) -> list[str]:
+    """What stands in the practice package for each function that is not written."""
+    return [f"Day {int(day[3:])}: {name} {TODO}" for name in names]
+
+
+def begin(day: str, folder: Path | None = None) -> None:
+    """Put the book's own pieces of a day into the practice package, marked as not written."""
+    package = (folder or Path.cwd()) / "nanoserve"
+    for cell in day_cells(day):
+        path, module = package / f"{cell.module}.py", Module(cell.module)
+        for name, text in cell.parts.items():
+            todo = left(bodies(ast.parse(text)), day)
+            cell.parts[name] = "\n".join([*(f"# {line}" for line in todo), text])
+        with locked(path):
+            module.merge(read(path), cell)
+            write(path, tidy(module.render(), cell.module))
+
+
 def progress(day: str, folder: Path | None = None) -> None:
     """Print which functions of a day are written and which are not."""
     package = (folder or Path.cwd()) / "nanoserve"
-    number = int(day[3:])
+    text = "\n".join(read(path) for path in sorted(package.glob("*.py")))
     names = [
         name
-        for cell in nbformat.read(BOOK / f"{day}.ipynb", as_version=4).cells
-        if cell.cell_type == "code" and (header := HEADER.match(cell.source + "\n"))
-        if header[1] != "reference"
-        for name, function in functions(ast.parse(cell.source))
-        if body_of(function)
+        for cell in day_cells(day)
+        for part in cell.parts.values()
+        for name in bodies(ast.parse(part))
     ]
-    text = "\n".join(p.read_text("utf-8") for p in sorted(package.glob("*.py")))
-    left = [name for name in names if f"Day {number}: {name} {TODO}" in text]
+    todo = [name for name, line in zip(names, left(names, day), strict=True) if line in text]
     for name in names:
-        print("to write" if name in left else "done    ", name)
-    print(f"{len(names) - len(left)} of {len(names)}")
+        print("to write" if name in todo else "done    ", name)
+    print(f"{len(names) - len(todo)} of {len(names)}")
+
+
+def day_cells(day: str) -> list[Cell]:
+    """The module cells of a day that are the reader's to write: the harness is not, it judges."""
+    return [c for c in module_cells(BOOK) if c.day == day and c.module != HARNESS]
 
 
 def main(target: Path = ROOT / "practice") -> int:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,9 @@ def folder(tmp_path_factory):
     return target
 
 
-def run(folder: Path, notebook) -> str:
-    """Run a practice notebook's set-up, module cells and comparison in a shell of their own."""
-    wanted = [
+def main_cells(notebook) -> list[str]:
+    """A practice notebook's set-up, module cells, comparison and progress."""
+    return [
         cell.source
         for cell in notebook.cells
         if cell.cell_type == "code"
@@ -35,6 +36,10 @@ def run(folder: Path, notebook) -> str:
             or "comparison" in cell.metadata.get("tags", [])
         )
     ]
+
+
+def run(folder: Path, wanted: list[str]) -> str:
+    """Run cells in a shell of their own, up to the first that fails; what they printed."""
     code = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell as S\n"
         "shell = S.instance()\n"
@@ -70,11 +75,24 @@ def with_answers(blank, day: str):
 @pytest.mark.parametrize("day", ["day05"])
 def test_blank_fails_kindly_and_filled_passes(folder, day):
     blank = nbformat.read(folder / f"{day}.ipynb", as_version=4)
-    before = run(folder, blank)
+    before = run(folder, main_cells(blank))
     assert f"Day {int(day[3:])}: " in before and "is yours to write" in before
-    after = run(folder, with_answers(blank, day))
+    after = run(folder, main_cells(with_answers(blank, day)))
     assert "match HuggingFace within 1e-5" in after, after[-3000:]
     assert "to write" not in after
+
+
+@pytest.mark.parametrize("day", ["day05", "day06"])
+def test_a_day_begun_anew_runs_up_to_the_readers_own_piece(folder, day):
+    cells = nbformat.read(folder / f"{day}.ipynb", as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code"]
+    first = next(i for i, source in enumerate(code) if HEADER.match(source + "\n"))
+    half = re.sub("raise NotImplementedError.*", "return None", code[first])
+    assert "return None" in half
+    written = run(folder, [code[0], half, code[-1]])
+    assert "done" in written, written
+    again = run(folder, [*code[:first], code[-1]])
+    assert "to write" in again and "done" not in again, again[-3000:]
 
 
 def test_the_books_own_package_is_untouched(folder):
