@@ -7,8 +7,11 @@ from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
+import torch
 from docutils import nodes
 from PIL import Image
+
+from nanoserve.comparison import Scoreboard
 
 BOOK = Path(__file__).parents[1] / "book"
 sys.path[:0] = [str(BOOK / "_ext"), str(BOOK / "figures")]
@@ -19,6 +22,7 @@ import inline_figures  # noqa: E402
 import lean  # noqa: E402
 import slim  # noqa: E402
 import strip  # noqa: E402
+import verdicts  # noqa: E402
 
 
 def page(*paragraphs: list[nodes.Node]) -> nodes.document:
@@ -149,3 +153,29 @@ def test_a_figure_gets_a_palette_and_looks_the_same(tmp_path):
         pairs = zip(small.convert("RGB").tobytes(), picture.tobytes(), strict=True)
         assert max(abs(a - b) for a, b in pairs) < 4
     assert [one.name for one in tmp_path.iterdir()] == ["figure.png"]
+
+
+def compared(html: str, tag: str = "tag_comparison") -> nodes.document:
+    """A page with one cell that put out `html`."""
+    cell = nodes.container("", nodes.raw("", html, format="html"), classes=["cell", tag])
+    doc = nodes.document("", "")
+    doc += cell
+    return doc
+
+
+def test_the_landing_page_counts_what_the_comparisons_found():
+    board = Scoreboard("Day 5, SwiGLU")
+    for name in ("one", "two"):
+        board.compare(None, "MLP", name, torch.ones(2), torch.ones(2))
+    board.compare(None, "loose", "three", torch.ones(2), torch.ones(2), atol=1e-2)
+    html = board._repr_html_()
+    assert verdicts.matched(compared(html)) == 2
+    assert verdicts.matched(compared(html, tag="tag_other")) == 0
+    place = '<td class="pass" data-day="05"></td>'
+    assert verdicts.fill(place, {"05": 1234}, "index") == place.replace("></", ">1,234 match</")
+
+
+def test_a_day_without_a_verdict_is_a_warning(caplog):
+    place = '<td data-day="05"></td>'
+    assert verdicts.fill(place, {"06": 3}, "index") == place
+    assert "no comparison of Day 05 printed a verdict" in caplog.text
