@@ -21,7 +21,7 @@ from nanoserve.headers import (
     read_header,
     read_weight_map,
 )
-from nanoserve.pages import ask_for_huge_pages
+from nanoserve.pages import HugePages
 
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
@@ -220,9 +220,10 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
 
     `model` is any module whose parameters have our names, or a part of
     one. Its dtypes stay: values are cast as they are copied. Returns the
-    names of tensors without a parameter. CheckpointError tells all that
-    is wrong before a byte is copied: the model is untouched. Only files
-    that change while they are read can fail later.
+    names of tensors without a parameter, and warns of NaN and infinity.
+    CheckpointError tells all that is wrong before a byte is copied: the
+    model is untouched. Only files that change while they are read can
+    fail later.
     """
     copies, index = plan_load(model, path)
     empty = [name for name, p in model.named_parameters() if p.is_meta]
@@ -232,9 +233,10 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     tied = ModelConfig.from_pretrained(path).tie_word_embeddings
     if tied and HEAD in index:
         refuse_other_head(files, Path(path))
+    pages = HugePages()
     for name, target in copies:
-        ask_for_huge_pages(target)
-        target.copy_(files.read(name))  # cast on the way
+        with pages.filling(target):
+            target.copy_(files.read(name))  # cast on the way
         if not is_finite(target):
             not_finite.append(name)
     if not_finite:
