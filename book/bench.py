@@ -205,7 +205,7 @@ def rows(results: dict):
     for key, found in results["memory"].items():
         yield row(f"one block's memory, {key}", found, "anonymous", "MB", 1e-6)
     for command, seconds in results["book"].items():
-        yield f"the book, {command}", "s", {"once": [seconds]}
+        yield f"the book, {command}", "s", {"time": [seconds]}
 
 
 def show(title: str, unit: str, numbers: dict) -> str:
