@@ -26,8 +26,9 @@ gains 1, projections near 0), a head of 8 channels, one row of 8 tokens, the las
 The bugs in the judge itself, `reference.py`, are not asked of it: it has no such part.
 
 "Off by" is the first difference that the cell reports, against the bar of that check: 1e-5, less
-in float64 and for weights, which must be equal. It is nan where a value is no number, and "noticed"
-where the cell checks something which is not a number. The table is written by
+in float64 and for weights, which must be equal. Some checks have tiny or huge inputs on purpose, so
+a text may show less of a bug. It is nan where a result is NaN, and "noticed" where there is no
+difference to measure, such as an error that was not raised. The tables are written by
 `tests/mutants/page.py` from a run, and `make test` runs every row's verdict again; the other
 columns are of the day this page was written.
 """
@@ -48,9 +49,8 @@ def off_by(outcome: Outcome) -> str:
 
 def row(mutant: Mutant, outcome: Outcome, weak: Outcome | None) -> str:
     """A line of the table."""
-    day = f"[Day {int(mutant.day[3:])}]({mutant.day}.ipynb)"
     weaker = {None: "not asked", "passed": "lets it pass"}.get(weak and weak.verdict, "fails")
-    cells = (f"`{mutant.name}`", mutant.bug, mutant.looks, day, off_by(outcome), weaker)
+    cells = (f"`{mutant.name}`: {mutant.bug}", mutant.looks, off_by(outcome), weaker)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -64,11 +64,13 @@ def main() -> None:
     asked = [weak.verdict for _, _, weak in results if weak]
     missed = asked.count("passed")
     text = INTRO.format(count=len(results), asked=len(asked), missed=missed)
-    for module in dict.fromkeys(mutant.module for mutant, _, _ in results):
-        text += f"\n## In `{module}.py`\n\n"
-        text += "| name | bug | what it looks like | caught on | off by | a weaker test |\n"
-        text += "|---|---|---|---|---|---|\n"
-        text += "".join(row(*r) + "\n" for r in results if r[0].module == module)
+    places = sorted({(mutant.day, mutant.module) for mutant, _, _ in results})
+    for day, module in places:
+        text += f"\n## Day {int(day[3:])}, in `{module}.py`\n\n"
+        text += f"Caught by the comparison cell of [Day {int(day[3:])}]({day}.ipynb).\n\n"
+        text += "| bug | what it looks like | off by | a weaker test |\n|---|---|---|---|\n"
+        here = [r for r in results if (r[0].day, r[0].module) == (day, module)]
+        text += "".join(row(*r) + "\n" for r in here)
     PAGE.write_text(text, "utf-8")
 
 
