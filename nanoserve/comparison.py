@@ -19,8 +19,9 @@ def compare(
 ) -> float:
     """The largest difference, if everywhere within `atol + rtol * |theirs|`.
 
-    Shapes and dtypes must agree too. Otherwise AssertionError: what differs and by how much,
-    where that starts, and which known mistakes look like it.
+    Shapes and dtypes must agree too, and there must be something to compare. Otherwise
+    AssertionError: what differs and by how much, where that starts, and which known mistakes look
+    like it.
     """
 
     def explain(message: str) -> str:
@@ -42,11 +43,11 @@ class Row:
     tensors: int = 0
     error: float = 0.0
     identical: int = 0
-    bar: float = 1e-5  # the widest tolerance that any of its tensors was given
+    bar: float = 0.0  # the widest tolerance that any of its tensors was given
 
     def label(self) -> str:
         """The component, and the bar that it was held to where that is wider than 1e-5."""
-        return self.component + (f", bar {self.bar:g}" if self.bar > 1e-5 else "")
+        return self.component + (f", bar {self.bar:g} (1 + |x|)" if self.bar > 1e-5 else "")
 
     def off(self) -> str:
         """How far it is off: the one thing here that depends on the machine."""
@@ -55,7 +56,7 @@ class Row:
 
 
 class Scoreboard:
-    """Comparisons gathered by checkpoint and component into a table. A failed one raises."""
+    """Comparisons gathered by checkpoint and component into a table."""
 
     def __init__(self, title: str):
         self.title, self.rows = title, {}
@@ -71,7 +72,8 @@ class Scoreboard:
     ) -> None:
         """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`.
 
-        Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given.
+        Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given. The
+        `tolerances` are rtol and atol, 1e-5 if not given. AssertionError as from `compare`.
         """
         checkpoint = MADE_UP if ref is None else ref.path.name
         theirs = ref.outputs[name] if theirs is None else theirs
@@ -81,7 +83,7 @@ class Scoreboard:
         row.tensors += 1
         row.error = max(row.error, error)
         row.identical += torch.equal(mine, theirs)
-        row.bar = max([row.bar, *tolerances.values()])
+        row.bar = max([row.bar, *(tolerances or {"both": 1e-5}).values()])
 
     def _in_order(self) -> list[Row]:
         """The rows, those of checkpoints first."""
@@ -94,8 +96,9 @@ class Scoreboard:
         rows = self.rows.values()
         loose = sum(row.tensors for row in rows if row.bar > 1e-5)
         strict = sum(row.tensors for row in rows) - loose
-        more = f", {loose} more within the bar of their row" if loose else ""
-        return f"{self.title}: {strict} tensors match HuggingFace within 1e-5{more}"
+        how = "within 1e-5" if any(row.bar for row in rows) else "to the bit"
+        more = f", {loose:,} more within the bar of their row" if loose else ""
+        return f"{self.title}: {strict:,} tensors match HuggingFace {how}{more}"
 
     def __repr__(self) -> str:
         """A line for each checkpoint and component."""

@@ -109,7 +109,11 @@ def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and constants of a Llama, under config.json's own names."""
+    """Sizes and constants of a Llama, under config.json's own names.
+
+    Day 2 says what each is for. ConfigError where they contradict each
+    other. `dtype` is the file's, as config.json spells it.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -155,7 +159,7 @@ class ModelConfig:
         return read_config(values)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the checkpoint, by its name in the file."""
+        """The shape of every tensor, by its name in the checkpoint."""
         C, F, D = self.hidden_size, self.intermediate_size, self.head_dim
         q_size = self.num_attention_heads * D
         kv_size = self.num_key_value_heads * D
@@ -180,7 +184,7 @@ class ModelConfig:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers; a tied head is the embedding, counted once."""
+        """The number of parameters; a tied head is counted once."""
         return sum(map(math.prod, self.tensor_shapes().values()))
 
     def kv_cache_bytes_per_token(self, dtype: torch.dtype) -> int:

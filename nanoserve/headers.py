@@ -34,7 +34,11 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a header says of a tensor. Its bytes are `start` to `end` of the file."""
+    """What a header says of a tensor.
+
+    `dtype` is spelt as in the file, such as "BF16". Its bytes are `start` to `end` of the file,
+    counted from the beginning, `end` not among them.
+    """
 
     dtype: str
     shape: tuple[int, ...]

@@ -56,10 +56,10 @@ def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
 def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """cos and sin of every pair's angle at every position.
 
-    Shapes: (..., T) -> twice (..., T, D), in float32.
+    Shapes: (..., T) -> two of (..., T, D), in float32.
     `positions` is any integer tensor (T,) or (B, T): it need not start
     at 0 or be the same in each row. The D/2 angles stand there twice,
-    once for each half of the head. Raises TypeError for floats.
+    once for each half of the head. Raises TypeError for other dtypes.
     """
     if positions.is_floating_point() or positions.dtype == torch.bool:
         raise TypeError(f"positions must be integers, got {positions.dtype}")
@@ -133,9 +133,9 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     """Each query's weighted mix of the values up to its own position.
 
     Shapes: q (B, H, T, D); k (B, K, S, D) and v (B, K, S, V) -> (B, H,
-    T, V). K divides H: query heads g*H/K to (g+1)*H/K - 1 read KV head
-    g. The queries are the last T of S positions. The softmax is taken
-    in float32. Raises ValueError where the shapes do not fit. Source:
+    T, V). K divides H, and query head h reads KV head h // (H / K). The
+    queries are the last T of S positions. The softmax is taken in
+    float32. Raises ValueError where the shapes do not fit. Source:
     Vaswani et al. 2017, arXiv:1706.03762; Ainslie et al. 2023,
     arXiv:2305.13245.
     """
@@ -158,8 +158,8 @@ class Attention(nn.Module):
     """Grouped-query self-attention: H query heads share K KV heads.
 
     Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
-    `attend` gets q, k and v after RoPE and returns the mix: it is the
-    seam for caches and kernels.
+    `attend` gets q and k after RoPE, and v, and returns the mix, (B, H,
+    T, D): it is the seam for caches and kernels.
     """
 
     def __init__(self, config: ModelConfig):
@@ -190,9 +190,10 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """One layer: x += attn(norm(x)), then x += mlp(norm(x)).
+    """One layer: x = x + attn(norm(x)), then x = x + mlp(norm(x)).
 
     Shapes: x (B, T, C); cos and sin (T, D) or (B, T, D) -> (B, T, C).
+    `attend` is handed to Attention.
     """
 
     def __init__(self, config: ModelConfig):

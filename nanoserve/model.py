@@ -18,8 +18,10 @@ class Llama(nn.Module):
     """A Llama-architecture model: embedding, blocks, final norm, head.
 
     A tied head is the embedding itself and has no parameter; an untied
-    one is `lm_head`. Source: Touvron et al. 2023, arXiv:2302.13971;
-    Grattafiori et al. 2024, arXiv:2407.21783.
+    one is `lm_head`. Ids (B, T) to scores (B, T, vocab_size):
+    `model.logits(model.hidden_states(ids)[-1])`. ValueError for more
+    blocks than the config has. Source: Touvron et al. 2023,
+    arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
     """
 
     def __init__(self, config: ModelConfig, num_blocks: int | None = None):
@@ -64,9 +66,10 @@ class Llama(nn.Module):
     ) -> list[torch.Tensor]:
         """The embedding, then each block's output: each (B, T, C).
 
-        `input_ids` is (B, T); `positions` is (T,) or (B, T) and counts
-        from 0 if not given. `attends` holds an `attend` for each block,
-        as Attention takes it.
+        `input_ids` is (B, T), integers; `positions` is (T,) or (B, T)
+        and counts from 0 if not given. `attends` holds an `attend` for
+        each block, as Attention takes it; ValueError for another number
+        of them.
         """
         if positions is None:
             positions = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -79,6 +82,10 @@ class Llama(nn.Module):
         return states
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Scores of every next token: (..., C) -> (..., vocab_size)."""
+        """Scores of every next token: (..., C) -> (..., vocab_size).
+
+        `x` is a state as a block leaves it: the final norm is applied
+        here.
+        """
         head = self.embed if self.config.tie_word_embeddings else self.lm_head
         return nn.functional.linear(self.norm(x), head.weight)

@@ -152,9 +152,9 @@ class Reference:
     activations stay. `inputs` and `outputs` map "embed", "blocks.3",
     "blocks.3.attn_norm", "blocks.3.attn", "blocks.3.mlp_norm",
     "blocks.3.mlp" and "norm" to tensors (B, T, C). `outputs` also has q
-    and k after RoPE, v and the weights of each attention
-    ("blocks.3.attn.q", (B, H, T, D)), "cos", "sin", "logits" and
-    "inverse_frequencies".
+    (B, H, T, D) and k (B, K, T, D) after RoPE, v and the weights (B, H,
+    T, T) of each attention ("blocks.3.attn.q"), "cos" and "sin" (B, T,
+    D), "logits" (B, T, vocab_size) and "inverse_frequencies" (D/2,).
 
     `dtype` float64 stands for exact arithmetic. With `attention` other
     than "eager", there are no q, k, v and weights. `keep_parameters`

@@ -50,7 +50,8 @@ def causes(
     ratios = mine[theirs.abs() > 1e-3] / theirs[theirs.abs() > 1e-3]
     constant = len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3
     if constant and abs(ratios.median() - 1) > 1e-2:
-        found.append(f"a forgotten or doubled scale: mine is {ratios.median().item():.4g} times it")
+        times = f"{ratios.median().item():.4g} times"
+        found.append(f"a forgotten or doubled scale: mine is {times} theirs")
     if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, rtol, atol):
         found.append("the right values in the wrong places: a layout, a transpose or a swap")
     if wrong.dim() >= 3:
