@@ -198,3 +198,13 @@ def test_search_finds_rope(page, address, way):
     page.get_by_text("Search finished").wait_for()
     found = page.locator("#search-results li a").evaluate_all("all => all.map((a) => a.href)")
     assert any("/book/day04.html" in url for url in found), listed(found)
+
+
+def test_a_quoted_message_stands_as_the_program_says_it(page, address):
+    name = "book/when-it-does-not-work"
+    page.goto(f"{address}{name}.html")
+    shown = page.locator("article").text_content()
+    source = (SITE.parents[1] / f"{name}.md").read_text("utf-8").splitlines()
+    messages = [line[2:].replace("`", "") for line in source if line.startswith("> ")]
+    assert len(messages) > 20
+    assert not [message for message in messages if message not in shown]

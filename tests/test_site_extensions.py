@@ -90,6 +90,12 @@ def test_inlined_drawing_has_alt_text_and_resolved_links():
     assert 'class="ns-diagram ns-strip"' in plain and 'role="img"' in plain
 
 
+@pytest.mark.parametrize("day, end", [(4, ""), (5, " ns-late"), (6, ""), (7, "")])
+def test_a_narrow_strip_opens_where_todays_piece_is(day, end):
+    markup = inline_figures.svg_markup(BOOK / f"figures/strip-day{day:02}.svg", "strip", str)
+    assert f'class="ns-diagram ns-strip{end}"' in markup
+
+
 def test_scripts_that_a_page_does_not_need_are_dropped():
     def script(name=None, body=""):
         return SimpleNamespace(filename=name, attributes={"body": body})
@@ -118,6 +124,18 @@ def test_code_keeps_its_colours_and_its_text():
     assert lean.lighter(outside) == outside
     assert lean.lighter(code) == code.replace('<span class="n">f</span>', "f")
     assert '<pre tabindex="0">' in lean.lighter(fold)
+
+
+def test_a_wide_output_says_how_wide_it_is():
+    def output(line: str) -> str:
+        kind = "output stream highlight-myst-ansi notranslate"
+        return f'<div class="{kind}"><div class="highlight"><pre><span></span>{line}\n</pre>'
+
+    assert lean.lighter(output("&lt;" * 50)) == output("&lt;" * 50)
+    wide = output("short\n" + "&lt;" * 51)
+    assert lean.lighter(wide) == wide.replace("<pre>", '<pre style="--ns-columns: 51">')
+    code = f'<div class="highlight"><pre>{"x" * 70}</pre>'
+    assert lean.lighter(code) == code
 
 
 @pytest.mark.parametrize(

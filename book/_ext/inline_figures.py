@@ -20,6 +20,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
+LIT = re.compile(r'class="ns-box ns-lit" x="(\d+)"')
 DAY_LINK = re.compile(r'href="([\w-]+)\.html"')
 
 
@@ -57,7 +58,12 @@ def svg_markup(path: Path, alt: str, link) -> str:
     text = DAY_LINK.sub(lambda m: f'href="{link(m[1])}"', text)
     role = "group" if "<a " in text else "img"
     text = text.replace("<svg", f'<svg role="{role}" aria-label="{html.escape(alt)}"', 1)
-    kind = "strip" if path.stem.startswith("strip-") else path.stem
+    kind = path.stem
+    if kind.startswith("strip-"):
+        # On a narrow screen it opens at the end where today's piece is.
+        middle = int(re.search(r'\bwidth="(\d+)"', text)[1]) / 2
+        lit = [int(x) for x in LIT.findall(text)]
+        kind = "strip ns-late" if lit and min(lit) > middle else "strip"
     return f'<span class="ns-diagram ns-{kind}" tabindex="0">{text}</span>'
 
 

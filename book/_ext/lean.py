@@ -7,9 +7,11 @@
   them (code.css), and are half of a chapter's elements.
 - a folded cell's label, which hides the words that a reader sees.
 - a wide formula scrolls, and so does folded code on a telephone: the keyboard must reach both.
+- an output wider than a telephone says how wide it is: nanoserve.css makes its letters smaller.
 - a search from a file: an excerpt would have to be fetched, which no browser allows there.
 """
 
+import html
 import re
 
 from docutils import nodes
@@ -19,6 +21,11 @@ FORMULA = '<div class="math notranslate nohighlight"'
 CODE = re.compile(r'(?<=<div class="highlight"><pre>).*?(?=</pre>)', re.DOTALL)
 INK = re.compile(r'<span class="(?:n|o|p|w|nn|nx|pm)">([^<]*)</span>')
 FOLDED = re.compile(r"<details.*?</details>", re.DOTALL)
+OUTPUT = re.compile(
+    r'(<div class="output [^>]*><div class="highlight"><pre)(>(.*?)</pre>)', re.DOTALL
+)
+TAG = re.compile(r"<[^>]*>")
+NARROW = 50  # characters of code on a telephone
 FROM_A_FILE = "if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"
 
 
@@ -40,9 +47,18 @@ def wanted(asset, math: bool, design: bool = False, search: bool = False) -> boo
     return math or not ("mathjax/" in name or "window.MathJax" in body)
 
 
+def sized(output: re.Match) -> str:
+    """An output with the length of its longest line, where that is more than a telephone shows."""
+    lines = html.unescape(TAG.sub("", output[3])).splitlines()
+    columns = max(map(len, lines), default=0)
+    style = f' style="--ns-columns: {columns}"' if columns > NARROW else ""
+    return output[1] + style + output[2]
+
+
 def lighter(body: str) -> str:
     """A page's HTML with less in it and the same to see."""
     body = CODE.sub(lambda code: INK.sub(r"\1", code[0]), body)
+    body = OUTPUT.sub(sized, body)
     body = FOLDED.sub(lambda fold: fold[0].replace("<pre>", '<pre tabindex="0">'), body)
     return body.replace(UNFOLD, "").replace(FORMULA, FORMULA.replace("<div", '<div tabindex="0"'))
 

@@ -12,7 +12,7 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 # As nanoserve.comparison.Scoreboard.verdict words it.
-VERDICT = re.compile(r": (\d+) tensors match HuggingFace within 1e-5")
+VERDICT = re.compile(r": ([\d,]+) tensors match HuggingFace")
 PLACE = re.compile(r'(<td\b[^>]*\bdata-day="(\d\d)"[^>]*>)(?=</td>)')
 
 
@@ -24,7 +24,8 @@ def matched(doctree: nodes.document) -> int:
         if "tag_comparison" in cell["classes"]
         for raw in cell.findall(nodes.raw)
     ]
-    return sum(int(found[1]) for table in tables for found in VERDICT.finditer(table))
+    counts = [found[1].replace(",", "") for table in tables for found in VERDICT.finditer(table)]
+    return sum(map(int, counts))
 
 
 def fill(text: str, counts: dict[str, int], location: str) -> str:

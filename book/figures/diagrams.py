@@ -31,8 +31,8 @@ def block() -> str:
         d.text(274, y + 29, note, "ns-muted", 13, "start")
         d.end_link()
     d.link("day04")
-    d.label(76, 344, 72, 28, "RoPE", "ns-box", "ns-text ns-strong", 14)
-    d.text(274, 364, "Day 4, turns q and k", "ns-muted", 14, "start")
+    d.label(76, 354, 72, 28, "RoPE", "ns-box", "ns-text ns-strong", 14)
+    d.text(274, 376, "Day 4, turns q and k", "ns-muted", 14, "start")
     d.end_link()
     for y in (276, 108):
         d.add(spine, y)
