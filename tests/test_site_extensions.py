@@ -190,7 +190,7 @@ def test_the_landing_page_counts_what_the_comparisons_found():
     assert verdicts.matched(compared(html)) == 2
     assert verdicts.matched(compared(html, tag="tag_other")) == 0
     place = '<td class="pass" data-day="05"></td>'
-    assert verdicts.fill(place, {"05": 1234}, "index") == place.replace("></", ">1,234 match</")
+    assert verdicts.fill(place, {"05": 1234}, "index") == place.replace("></", ">1,234</")
 
 
 def test_a_day_without_a_verdict_is_a_warning(caplog):

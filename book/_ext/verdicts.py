@@ -35,7 +35,7 @@ def fill(text: str, counts: dict[str, int], location: str) -> str:
         count = counts.get(place[2], 0)
         if not count:
             LOG.warning("no comparison of Day %s printed a verdict", place[2], location=location)
-        return f"{place[1]}{count:,} match" if count else place[1]
+        return f"{place[1]}{count:,}" if count else place[1]
 
     return PLACE.sub(verdict, text)
 

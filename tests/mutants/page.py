@@ -68,7 +68,7 @@ def main() -> None:
     for day, module in places:
         text += f"\n## Day {int(day[3:])}, in `{module}.py`\n\n"
         text += f"Caught by the comparison cell of [Day {int(day[3:])}]({day}.ipynb).\n\n"
-        text += "| bug | what it looks like | off by | a weaker test |\n|---|---|---|---|\n"
+        text += "| bug | what it looks like | off by | weaker test |\n|---|---|---|---|\n"
         here = [r for r in results if (r[0].day, r[0].module) == (day, module)]
         text += "".join(row(*r) + "\n" for r in here)
     PAGE.write_text(text, "utf-8")
