@@ -13,6 +13,7 @@ async () => {
   const article = document.querySelector("article") ?? document.body;
   const link = (selector) => document.querySelector(selector);
   const edge = innerWidth + 1;
+  const size = (node) => parseFloat(getComputedStyle(node).fontSize);
   return {
     theme: document.documentElement.dataset.theme,
     ground: getComputedStyle(document.body).backgroundColor,
@@ -42,7 +43,10 @@ async () => {
       .map((node) => node.tagName + "." + node.className).slice(0, 5),
     scrolling_code: all("pre, div.highlight").filter((node) =>
       node.scrollWidth > node.clientWidth + 1).map(words),
-    small_code: all("pre").map((pre) => parseFloat(getComputedStyle(pre).fontSize))
-      .filter((size) => size < 11).length,
+    small_code: all("pre:not(.cell_output *)").filter((pre) => size(pre) < 11).length,
+    // An output may be small where its lines are long, so that its last column is in sight.
+    small_output: all(".cell_output pre").filter((pre) => size(pre) < 8).length,
+    scrolling_output: all(".cell_output pre, .cell_output .text_html").filter((node) =>
+      node.scrollWidth > node.clientWidth + 1).map(words),
   };
 };

@@ -141,6 +141,11 @@ def test_code_never_scrolls_sideways_at_1280_pixels(chapter):
     assert not chapter.light["small_code"] and not chapter.dark["small_code"]
 
 
+def test_no_output_is_cut_at_390_pixels(chapter):
+    assert not chapter.dark["scrolling_output"], listed(chapter.dark["scrolling_output"])
+    assert not chapter.dark["small_output"] and not chapter.light["small_output"]
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, theme):
     found = getattr(visit, theme)["axe"]

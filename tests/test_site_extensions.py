@@ -131,9 +131,9 @@ def test_a_wide_output_says_how_wide_it_is():
         kind = "output stream highlight-myst-ansi notranslate"
         return f'<div class="{kind}"><div class="highlight"><pre><span></span>{line}\n</pre>'
 
-    assert lean.lighter(output("&lt;" * 50)) == output("&lt;" * 50)
-    wide = output("short\n" + "&lt;" * 51)
-    assert lean.lighter(wide) == wide.replace("<pre>", '<pre style="--ns-columns: 51">')
+    assert lean.lighter(output("&lt;" * 48)) == output("&lt;" * 48)
+    wide = output("short\n" + "&lt;" * 49)
+    assert lean.lighter(wide) == wide.replace("<pre>", '<pre style="--ns-columns: 49">')
     code = f'<div class="highlight"><pre>{"x" * 70}</pre>'
     assert lean.lighter(code) == code
 

@@ -106,7 +106,7 @@ def test_gqa_by_mouse_and_by_keyboard(opened):
     page, figure = opened(GQA, ".gqa-figure")
     assert said(figure).startswith("Query head 5 reads KV head 1 of 8")
     figure.locator("rect.q").nth(30).click()
-    assert said(figure).startswith("Query head 30 reads KV head 7 of 8, as do heads 28, 29, 31")
+    assert said(figure).startswith("Query head 30 reads KV head 7 of 8, as do heads 28, 29 and 31")
     figure.locator("svg").focus()
     page.keyboard.press("ArrowRight")
     assert said(figure).startswith("Query head 31 reads")

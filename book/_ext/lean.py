@@ -25,7 +25,7 @@ OUTPUT = re.compile(
     r'(<div class="output [^>]*><div class="highlight"><pre)(>(.*?)</pre>)', re.DOTALL
 )
 TAG = re.compile(r"<[^>]*>")
-NARROW = 50  # characters of code on a telephone
+NARROW = 48  # characters of code on a telephone
 FROM_A_FILE = "if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false"
 
 
