@@ -153,7 +153,7 @@ def progress(day: str, folder: Path | None = None) -> None:
     todo = [name for name, line in zip(names, left(names, day), strict=True) if line in text]
     for name in names:
         print("to write" if name in todo else "done    ", name)
-    print(f"{len(names) - len(todo)} of {len(names)}")
+    print(f"{len(names) - len(todo)} of {len(names)}, since the first cell ran")
 
 
 def day_cells(day: str) -> list[Cell]:

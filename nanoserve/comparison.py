@@ -83,7 +83,7 @@ class Scoreboard:
         row.tensors += 1
         row.error = max(row.error, error)
         row.identical += torch.equal(mine, theirs)
-        row.bar = max([row.bar, *(tolerances or {"both": 1e-5}).values()])
+        row.bar = max(row.bar, *({"rtol": 1e-5, "atol": 1e-5} | tolerances).values())
 
     def _in_order(self) -> list[Row]:
         """The rows, those of checkpoints first."""

@@ -10,7 +10,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import refresh
+import torch
 from packaging.requirements import Requirement
+
+from nanoserve.comparison import Scoreboard
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -127,3 +130,21 @@ def test_pins_satisfy_the_ranges():
         assert wanted.specifier.contains(pin.version), wanted
     for specifier in versions.values():
         assert [s.operator for s in specifier] == ["=="]
+
+
+def test_every_term_of_the_glossary_is_linked_from_a_day():
+    glossary = (ROOT / "book" / "glossary.md").read_text("utf-8")
+    terms = re.findall(r"^## (.*)$", glossary, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", term).lower().replace(" ", "-") for term in terms}
+    days = "".join(path.read_text("utf-8") for path in sorted((ROOT / "book").glob("day*")))
+    assert set(re.findall(r"\(glossary\.md#([\w-]+)\)", days)) == anchors
+
+
+@pytest.mark.parametrize(
+    "tolerances, how",
+    [({}, "within 1e-5"), ({"rtol": 0}, "within 1e-5"), ({"rtol": 0, "atol": 0}, "to the bit")],
+)
+def test_a_scoreboard_claims_no_more_than_its_tolerances(tolerances, how):
+    board = Scoreboard("Day 3, the loader")
+    board.compare(None, "weights", "one", torch.ones(2), torch.ones(2), **tolerances)
+    assert board.verdict().endswith(f"1 tensors match HuggingFace {how}")
