@@ -29,7 +29,7 @@ help:
 	@touch $@
 
 setup: .venv/.installed
-	@for name in $(CHECKPOINTS); do $(BIN)/python -m nanoserve.download $$name || exit 1; done
+	@for name in $(CHECKPOINTS); do $(BIN)/nanoserve download $$name || exit 1; done
 
 book: setup
 	rm -rf _build

@@ -8,7 +8,7 @@ import re
 import tokenize
 from dataclasses import dataclass, field
 
-HEADER = re.compile(r"(?:[ \t]*\n)*# nanoserve/(\w+)\.py[ \t]*\n")
+HEADER = re.compile(r"(?:[ \t]*\n)*# nanoserve/(\w+(?:/\w+)*)\.py[ \t]*\n")
 ALMOST = re.compile(r"^#[ \t]*nanoserve/[\w./]*[ \t:]*$", re.MULTILINE)
 
 
@@ -18,7 +18,10 @@ class CellError(ValueError):
 
 @dataclass
 class Cell:
-    """One module cell. `imports` goes by the names they bind, `parts` by those they define."""
+    """One module cell. `imports` goes by the names they bind, `parts` by those they define.
+
+    `module` is the file within nanoserve/ without its suffix: "layers", "engine/blocks".
+    """
 
     module: str
     day: str
@@ -99,7 +102,7 @@ class Cell:
         origin = getattr(node, "module", None)
         if getattr(node, "level", 0) or origin == "__future__" or node.names[0].name == "*":
             self.refuse(node, "relative, __future__ and * imports cannot be merged")
-        if origin == f"nanoserve.{self.module}":
+        if origin == dotted(self.module):
             return
         for alias in node.names:
             one = ast.ImportFrom(origin, [alias], 0) if origin else ast.Import([alias])
@@ -107,6 +110,11 @@ class Cell:
 
     def refuse(self, node: ast.stmt, why: str) -> None:
         raise CellError(f"{self.where}, line {node.lineno}: {why}")
+
+
+def dotted(module: str) -> str:
+    """What Python calls a module: nanoserve.engine.blocks for engine/blocks."""
+    return ".".join(["nanoserve", *module.split("/")])
 
 
 def name_of(node: ast.stmt) -> str | None:

@@ -1,4 +1,7 @@
-"""Makes a module cell take effect as soon as it has run: in this kernel, and on disk."""
+"""Makes a module cell take effect as soon as it has run: in this kernel, and on disk.
+
+That is what `%load_ext live` does, in the first cell of every notebook.
+"""
 
 import ast
 import builtins
@@ -16,9 +19,19 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from cells import Cell, CellError
+from cells import Cell, CellError, dotted
 from modules import Module, definitions
-from tangle import QUIET, locked, module_cells, package, read, tidy, write
+from tangle import (
+    BOOK,
+    QUIET,
+    locked,
+    module_cells,
+    module_path,
+    package,
+    read,
+    tidy,
+    write,
+)
 
 
 def install(shell, book: Path) -> None:
@@ -65,20 +78,20 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
     Raises CellError, and changes nothing, where the module could not be what the cell was.
     """
     __tracebackhide__ = True
-    path, module = package() / f"{cell.module}.py", book_module(cell, book)
+    path, module = module_path(cell.module), book_module(cell, book)
     known = module.parts.keys() | vars(builtins).keys()
     with locked(path):
         module.merge(read(path), cell)
         refuse_strangers(module, global_names(source) - known, namespace)
         text = tidy(module.render(), cell.module)
-        execute(f"nanoserve.{cell.module}", path, text, cell)
+        execute(dotted(cell.module), path, text, cell)
         try:
             write(path, text)
         except OSError as error:  # A read-only checkout. Tracebacks find the text here.
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
-    live = sys.modules[f"nanoserve.{cell.module}"]
+    live = sys.modules[dotted(cell.module)]
     namespace.update((name, getattr(live, name)) for name in cell.parts)
 
 
@@ -145,8 +158,9 @@ def execute(name: str, path: Path, text: str, cell: Cell) -> None:
         if known is None:
             del sys.modules[name]
         raise
-    if "nanoserve" in sys.modules:
-        setattr(sys.modules["nanoserve"], cell.module, live)
+    home, _, leaf = name.rpartition(".")
+    if home in sys.modules:
+        setattr(sys.modules[home], leaf, live)
     for part in cell.parts:
         if part in before:
             rebind(part, before[part], getattr(live, part))
@@ -158,6 +172,7 @@ def loaded(name: str, path: Path) -> types.ModuleType | None:
     with contextlib.suppress(Exception):  # a broken file: the cell may be what mends it
         if name in sys.modules or path.exists():
             return importlib.import_module(name)
+        importlib.import_module(name.rpartition(".")[0])  # it will have the module as a name
     return None
 
 
@@ -191,3 +206,8 @@ def swap_defaults(function: types.FunctionType, old: object, new: object) -> Non
     for key, value in (function.__kwdefaults__ or {}).items():
         if value is old:
             function.__kwdefaults__[key] = new
+
+
+def load_ipython_extension(shell) -> None:
+    """What %load_ext live does."""
+    install(shell, BOOK)

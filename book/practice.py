@@ -35,7 +35,7 @@ sys.path[:0] = [str(Path.cwd()), str(Path.cwd().parent / "book")]
 from practice import begin
 
 begin("{day}")
-%load_ext tangle"""
+%load_ext live"""
 PROGRESS = """\
 from practice import progress
 
@@ -94,7 +94,7 @@ def practice(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-            if cell.source.endswith("%load_ext tangle"):
+            if cell.source.endswith("%load_ext live"):
                 cell.source = SETUP.format(day=day)
             header = HEADER.match(cell.source + "\n")
             if header and header[1] != HARNESS:
@@ -143,7 +143,7 @@ def begin(day: str, folder: Path | None = None) -> None:
 def progress(day: str, folder: Path | None = None) -> None:
     """Print which functions of a day are written and which are not."""
     package = (folder or Path.cwd()) / "nanoserve"
-    text = "\n".join(read(path) for path in sorted(package.glob("*.py")))
+    text = "\n".join(read(path) for path in sorted(package.rglob("*.py")))
     names = [
         name
         for cell in day_cells(day)

@@ -1,13 +1,13 @@
 """Keeps the book's module cells and nanoserve/*.py the same text.
 
-A code cell whose first line is `# nanoserve/NAME.py` belongs to that module.
+A code cell whose first line is `# nanoserve/NAME.py`, or `# nanoserve/engine/NAME.py`, belongs to
+that module.
 
     python book/tangle.py           write the modules from the notebooks
     python book/tangle.py --check   print a diff and exit 1 where they differ
 
-In a notebook, `%load_ext tangle` makes each such cell take effect in the module, on disk and in
-this kernel, as soon as it has run without an error. The folder that stands for nanoserve/ is
-$NANOSERVE_PACKAGE, if set: practice notebooks have a package of their own.
+In a notebook, `%load_ext live` makes each such cell take effect at once. The folder that stands for
+nanoserve/ is $NANOSERVE_PACKAGE, if set: practice notebooks have a package of their own.
 """
 
 import argparse
@@ -44,6 +44,16 @@ QUIET = {
 def package() -> Path:
     """The folder that the modules are written to."""
     return Path(os.environ.get("NANOSERVE_PACKAGE") or BOOK.parent / "nanoserve").resolve()
+
+
+def module_path(module: str) -> Path:
+    """The file of a module. CellError where it would lie in a folder that is no package."""
+    path = package() / f"{module}.py"
+    for folder in path.parents[: module.count("/")]:
+        if not (folder / "__init__.py").exists():
+            where = folder.relative_to(package())
+            raise CellError(f"nanoserve/{where} is no package: give it an __init__.py first")
+    return path
 
 
 def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
@@ -130,11 +140,12 @@ def difference(name: str, old: str, new: str) -> Iterator[str]:
 def check(texts: dict[str, str]) -> int:
     """Print how the modules on disk differ from the book's; return the exit status."""
     lines = []
-    for path in package().glob("*.py"):
-        if path.stem not in texts and BUILT.search(read(path)):
-            lines.append(f"nanoserve/{path.name} is no longer built in the book\n")
+    for path in sorted(package().rglob("*.py")):
+        name = path.relative_to(package()).with_suffix("").as_posix()
+        if name not in texts and BUILT.search(read(path)):
+            lines.append(f"nanoserve/{name}.py is no longer built in the book\n")
     for name, text in texts.items():
-        lines += difference(name, read(package() / f"{name}.py"), text)
+        lines += difference(name, read(module_path(name)), text)
     sys.stdout.writelines(lines)
     return int(bool(lines))
 
@@ -154,7 +165,7 @@ def refuse_to_lose(module: Module, old: str) -> None:
 
 def main(arguments: list[str] | None = None, book: Path = BOOK) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Write nanoserve/*.py from the book's cells.")
+    parser = argparse.ArgumentParser(description="Write nanoserve's modules from the book's cells.")
     parser.add_argument("--check", action="store_true", help="only show what differs")
     only_check = parser.parse_args(arguments).check
     if importlib.util.find_spec("ruff") is None:
@@ -163,20 +174,14 @@ def main(arguments: list[str] | None = None, book: Path = BOOK) -> int:
     texts = {name: tidy(module.render(), name) for name, module in modules.items()}
     if only_check:
         return check(texts)
+    paths = {name: module_path(name) for name in texts}
     for name, text in texts.items():
-        path = package() / f"{name}.py"
+        path = paths[name]
         with locked(path):
             refuse_to_lose(modules[name], read(path))
             if write(path, text):
                 print(f"wrote nanoserve/{name}.py")
     return 0
-
-
-def load_ipython_extension(shell) -> None:
-    """What %load_ext tangle does."""
-    import live  # it uses this module
-
-    live.install(shell, BOOK)
 
 
 if __name__ == "__main__":

@@ -2,3 +2,5 @@
 
 Importing this imports nothing else: `from nanoserve.model import Llama` is where it starts.
 """
+
+__version__ = "0.1.0"

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from nanoserve.strictjson import json_file
+from nanoserve.checkpoints.strictjson import json_file
 
 
 class ConfigError(ValueError):

@@ -12,8 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from nanoserve.config import ModelConfig
-from nanoserve.headers import (
+from nanoserve.checkpoints.headers import (
     CheckpointError,
     TensorInfo,
     fail_on,
@@ -21,6 +20,7 @@ from nanoserve.headers import (
     read_header,
     read_weight_map,
 )
+from nanoserve.config import ModelConfig
 from nanoserve.pages import HugePages
 
 

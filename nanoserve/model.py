@@ -3,7 +3,7 @@
 Built in the book: day07. Edit there, then run book/tangle.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 
 import torch
@@ -19,8 +19,8 @@ class Llama(nn.Module):
 
     A tied head is the embedding itself and has no parameter; an untied
     one is `lm_head`. Ids (B, T) to scores (B, T, vocab_size):
-    `model.logits(model.hidden_states(ids)[-1])`. ValueError for more
-    blocks than the config has. Source: Touvron et al. 2023,
+    `model.logits(model(ids))`. ValueError for more blocks than the
+    config has. Source: Touvron et al. 2023,
     arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
     """
 
@@ -58,28 +58,56 @@ class Llama(nn.Module):
         load_weights(model, path)
         return model.requires_grad_(False).eval()
 
+    def stream(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        attends: Sequence[Callable[..., torch.Tensor]] | None = None,
+    ) -> Iterator[torch.Tensor]:
+        """The embedding, then each block's output: each (B, T, C).
+
+        `input_ids` is (B, T), integers; `positions` is (T,), (1, T) or
+        (B, T) and counts from 0 if not given. `attends` holds an
+        `attend` for each block, as Attention takes it. ValueError for
+        another number of either.
+        """
+        B, T = input_ids.shape
+        if positions is None:
+            positions = torch.arange(T, device=input_ids.device)
+        if positions.shape not in ((T,), (1, T), (B, T)):
+            raise ValueError(
+                f"positions {[*positions.shape]} for ids {[B, T]}: wanted {[T]} or {[B, T]}"
+            )
+        if attends is None:
+            attends = [causal_attention] * len(self.blocks)
+        if len(attends) != len(self.blocks):
+            raise ValueError(f"{len(attends)} attends for {len(self.blocks)} blocks")
+        cos, sin = rope_table(self.config, positions)
+        x = self.embed(input_ids)
+        yield x
+        for block, attend in zip(self.blocks, attends, strict=True):
+            x = block(x, cos, sin, attend)
+            yield x
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        attends: Sequence[Callable[..., torch.Tensor]] | None = None,
+    ) -> torch.Tensor:
+        """The last block's output (B, T, C); no other state is kept."""
+        for x in self.stream(input_ids, positions, attends):
+            last = x
+        return last
+
     def hidden_states(
         self,
         input_ids: torch.Tensor,
         positions: torch.Tensor | None = None,
         attends: Sequence[Callable[..., torch.Tensor]] | None = None,
     ) -> list[torch.Tensor]:
-        """The embedding, then each block's output: each (B, T, C).
-
-        `input_ids` is (B, T), integers; `positions` is (T,) or (B, T)
-        and counts from 0 if not given. `attends` holds an `attend` for
-        each block, as Attention takes it; ValueError for another number
-        of them.
-        """
-        if positions is None:
-            positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        cos, sin = rope_table(self.config, positions)
-        if attends is None:
-            attends = [causal_attention] * len(self.blocks)
-        states = [self.embed(input_ids)]
-        for block, attend in zip(self.blocks, attends, strict=True):
-            states.append(block(states[-1], cos, sin, attend))
-        return states
+        """Everything that `stream` gives, kept."""
+        return list(self.stream(input_ids, positions, attends))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Scores of every next token: (..., C) -> (..., vocab_size).

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import save_tiny
 
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.config import ConfigError, ModelConfig
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights
 from nanoserve.model import Llama
 

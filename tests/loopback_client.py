@@ -8,9 +8,9 @@ from huggingface_hub import constants
 from loopback import Hub
 from safetensors.torch import save
 
-from nanoserve import hub as our_hub
+from nanoserve.checkpoints import hub as our_hub
 from nanoserve.checkpoints import weights_dir
-from nanoserve.download import main
+from nanoserve.cli import main
 
 NAME, BIG = "llama-3.2-1b", "model.safetensors"
 TOKEN = "hf_" + "secret" * 5
@@ -58,7 +58,7 @@ def hub(hub_files, weights, tmp_path, monkeypatch):
 
 def failed(capsys, *parts):
     """Run the command; it fails with one message that holds every part, and leaves no folder."""
-    assert main([NAME]) == 1
+    assert main(["download", NAME]) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert sum(line.startswith("error: ") for line in err.splitlines()) == 1
@@ -70,7 +70,7 @@ def failed(capsys, *parts):
 
 
 def succeeded(hub, capsys):
-    assert main([NAME]) == 0, capsys.readouterr().err
+    assert main(["download", NAME]) == 0, capsys.readouterr().err
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", BIG):
         assert (weights_dir() / NAME / name).read_bytes() == hub.files[name]
     assert capsys.readouterr().out.startswith(f"{NAME} is complete: ")

@@ -22,7 +22,7 @@ def write_book(folder: Path, **days: list[str]) -> Path:
 
 
 class Reader:
-    """A kernel with %load_ext tangle, in this process; its package is $NANOSERVE_PACKAGE."""
+    """A kernel with %load_ext live, in this process; its package is $NANOSERVE_PACKAGE."""
 
     def __init__(self, book: Path):
         config = Config()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from broken import NORM, UP, changed, header_of, refused, write
 
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.config import ModelConfig
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights
 from nanoserve.model import Llama
 

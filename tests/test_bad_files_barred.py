@@ -11,8 +11,8 @@ import pytest
 import torch
 from broken import FILES, folder_and_error, refused
 
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.config import ConfigError
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights, read_index
 
 # pytest finds a fixture by its name in the module.

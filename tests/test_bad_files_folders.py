@@ -9,8 +9,8 @@ import broken
 import pytest
 from broken import NORM, index_changed, refused
 
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.config import ConfigError
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights, read_index
 from nanoserve.model import Llama
 

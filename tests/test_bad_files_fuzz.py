@@ -8,8 +8,8 @@ from broken import header_of, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanoserve.checkpoints.headers import CheckpointError, read_header
 from nanoserve.config import ConfigError, ModelConfig
-from nanoserve.headers import CheckpointError, read_header
 from nanoserve.loader import load_weights
 from nanoserve.model import Llama
 

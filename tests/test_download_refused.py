@@ -8,8 +8,8 @@ from huggingface_hub import constants
 from loopback import Hub
 from loopback_client import BIG, NAME, TOKEN, failed, succeeded
 
-from nanoserve import hub as our_hub
-from nanoserve.download import main
+from nanoserve.checkpoints import hub as our_hub
+from nanoserve.cli import main
 
 # pytest finds a fixture by its name in the module.
 hub, hub_files, weights = loopback_client.hub, loopback_client.hub_files, loopback_client.weights
@@ -44,7 +44,7 @@ UNKNOWN = "Invalid credentials in Authorization header"
 def test_a_refusal_says_what_to_do(hub, capsys, where, fault, parts):
     hub.faults[where] = [fault]
     page = f"{hub.address}/{our_hub.REPO}"
-    err = failed(capsys, *parts, "`python -m nanoserve.download` gets smollm2-135m")
+    err = failed(capsys, *parts, "nanoserve download` gets smollm2-135m")
     if isinstance(fault, tuple) and fault[3] != UNKNOWN:
         assert page in err
 
@@ -56,7 +56,7 @@ def test_a_refusal_that_quotes_a_token_is_not_repeated(hub, capsys):
 
 def test_no_token_on_the_command_line(weights):
     with pytest.raises(SystemExit) as stop:
-        main([NAME, "--token", TOKEN])
+        main(["download", NAME, "--token", TOKEN])
     assert stop.value.code == 2
 
 
@@ -75,7 +75,7 @@ def test_no_network(hub, weights, capsys, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", nowhere)
     err = failed(capsys, "out of reach", "Is there a network?")
     assert "On disk" not in err
-    assert main(["llama-3.2-1b-twin"]) == 0  # needs none
+    assert main(["download", "llama-3.2-1b-twin"]) == 0  # needs none
     capsys.readouterr()
     failed(capsys, "out of reach", "On disk: llama-3.2-1b-twin", "gets smollm2-135m")
 

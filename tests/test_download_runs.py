@@ -13,17 +13,17 @@ import pytest
 from filelock import FileLock
 from loopback import Hub
 
-from nanoserve import hub as our_hub
-from nanoserve import twin
-from nanoserve.checkpoints import TWIN
-from nanoserve.download import DownloadError, download, main
+from nanoserve.checkpoints import TWIN, twin
+from nanoserve.checkpoints import hub as our_hub
+from nanoserve.checkpoints.download import DownloadError, download
+from nanoserve.cli import main
 
 NAME = "llama-3.2-1b"
 ROOT = Path(__file__).resolve().parent.parent
 # As the command, with the client's chunk (10 MB, a constant) smaller than the test's file.
 COMMAND = (
     "import sys; from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1 << 16;"
-    "from nanoserve.download import main; sys.exit(main())"
+    "from nanoserve.cli import main; sys.exit(main())"
 )
 
 
@@ -59,7 +59,9 @@ def start(hub, weights):
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     env |= {"HF_ENDPOINT": hub.address, "NANOSERVE_WEIGHTS": str(weights), "HF_TOKEN_PATH": "/none"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", COMMAND, NAME], env=env, cwd=ROOT, **pipes)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "download", NAME], env=env, cwd=ROOT, **pipes
+    )
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -113,13 +115,13 @@ def test_a_complete_twin_is_left_alone_and_a_damaged_one_replaced(made, weights,
         last = out.read(1)[0]
         out.seek(-1, os.SEEK_END)
         out.write(bytes([last ^ 1]))
-    assert main(["--verify", TWIN]) == 1
+    assert main(["download", "--verify", TWIN]) == 1
     err = capsys.readouterr().err
     assert "model.safetensors (247486672 bytes) has sha256" in err and "makes it anew" in err
-    assert main(["--list"]) == 0 and "damaged" in capsys.readouterr().out
+    assert main(["download", "--list"]) == 0 and "damaged" in capsys.readouterr().out
     assert download(TWIN) == target
     assert file.read_bytes() == (made / "model.safetensors").read_bytes()
-    assert main(["--verify", TWIN]) == 0
+    assert main(["download", "--verify", TWIN]) == 0
     file.unlink()
     assert download(TWIN) == target and file.is_file()
     assert sorted(p.name for p in weights.iterdir()) == [f".{TWIN}.lock", TWIN]
@@ -128,7 +130,7 @@ def test_a_complete_twin_is_left_alone_and_a_damaged_one_replaced(made, weights,
 def test_a_foreign_folder_is_not_touched(weights, capsys):
     (weights / TWIN).mkdir(parents=True)
     (weights / TWIN / "config.json").write_text("mine")
-    assert main([TWIN]) == 1
+    assert main(["download", TWIN]) == 1
     assert "not made by this command: move it away" in capsys.readouterr().err
     assert [path.name for path in (weights / TWIN).iterdir()] == ["config.json"]
     assert (weights / TWIN / "config.json").read_text() == "mine"
@@ -137,14 +139,14 @@ def test_a_foreign_folder_is_not_touched(weights, capsys):
 def test_a_folder_from_the_hub_put_by_hand_is_judged_by_its_headers(made, weights, capsys):
     target = weights / NAME
     shutil.copytree(made, target)
-    assert main(["--verify", NAME]) == 0
+    assert main(["download", "--verify", NAME]) == 0
     assert "the headers are sound" in capsys.readouterr().out
     file = target / "model.safetensors"
     os.truncate(file, file.stat().st_size - 2)
-    assert main(["--verify", NAME]) == 1
+    assert main(["download", "--verify", NAME]) == 1
     err = capsys.readouterr().err
     assert "model.safetensors" in err and "move it away" in err and "anew" not in err
-    assert main([NAME]) == 1  # and no hub is asked: HF_ENDPOINT is not set here
+    assert main(["download", NAME]) == 1  # and no hub is asked: HF_ENDPOINT is not set here
     assert "is not complete" in capsys.readouterr().err
 
 
@@ -163,7 +165,7 @@ def test_the_disk_is_looked_at_first(weights, capsys, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 10**8)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(twin, "write", lambda *a, **k: pytest.fail("began to write"))
-    assert main([TWIN]) == 1
+    assert main(["download", TWIN]) == 1
     assert "250.0 MB are needed" in capsys.readouterr().err
     assert [path.name for path in weights.iterdir()] == [f".{TWIN}.lock"]
 
@@ -171,15 +173,15 @@ def test_the_disk_is_looked_at_first(weights, capsys, monkeypatch):
 def test_a_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NANOSERVE_WEIGHTS", str(tmp_path / "file"))
-    assert main([TWIN]) == 1
+    assert main(["download", TWIN]) == 1
     assert "cannot be used" in capsys.readouterr().err
 
 
 def test_names(weights, capsys):
     for arguments in (["nonsense"], ["../x"], ["smollm2-135m", "--full"]):
-        assert main(arguments) == 1
+        assert main(["download", *arguments]) == 1
         assert "the names are smollm2-135m, " in capsys.readouterr().err
-    assert main(["--verify"]) == 1
+    assert main(["download", "--verify"]) == 1
     assert "smollm2-135m is not in" in capsys.readouterr().err
     with pytest.raises(DownloadError):
         download("nonsense")

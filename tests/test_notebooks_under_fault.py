@@ -47,7 +47,7 @@ def first_cells(tmp_path, monkeypatch):
     def run(day):
         load, opening, *_ = code_cells(ROOT / "book" / f"{day}.ipynb")
         reader = Reader(tmp_path)
-        assert "%load_ext tangle" in load and reader.run(load) is None
+        assert "%load_ext live" in load and reader.run(load) is None
         return reader.run(opening), lambda: reader.run(opening)
 
     with matplotlib.rc_context():
@@ -59,7 +59,7 @@ def test_without_a_checkpoint_the_first_cell_gives_the_command(day, first_cells,
     monkeypatch.setenv("NANOSERVE_WEIGHTS", "/nowhere")
     error, _ = first_cells(day)
     assert type(error).__name__ == "CheckpointError"
-    command = "run `python -m nanoserve.download smollm2-135m` in the repository's folder."
+    command = "nanoserve download smollm2-135m`."
     assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: {command}"
 
 
@@ -106,11 +106,11 @@ def test_another_folder_is_named(tmp_path, monkeypatch):
     """The page tells what this message means."""
     monkeypatch.chdir(tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", "%load_ext tangle"],
+        [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", "%load_ext live"],
         capture_output=True,
         text=True,
     )
-    assert "No module named 'tangle'" in done.stdout + done.stderr
+    assert "No module named 'live'" in done.stdout + done.stderr
 
 
 @pytest.fixture

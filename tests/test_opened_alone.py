@@ -84,6 +84,6 @@ def test_an_empty_machine_is_filled(tmp_path):
     asked = log.read_text().splitlines()
     assert asked == [
         "pip install -q -e ..[download,reference] ruff in book",
-        "python -m nanoserve.download smollm2-135m in book",
-        "python -m nanoserve.download llama-3.2-1b-twin in book",
+        "python -m nanoserve download smollm2-135m in book",
+        "python -m nanoserve download llama-3.2-1b-twin in book",
     ]

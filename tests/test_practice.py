@@ -31,7 +31,7 @@ def main_cells(notebook) -> list[str]:
         if cell.cell_type == "code"
         and (
             HEADER.match(cell.source + "\n")
-            or "load_ext tangle" in cell.source
+            or "load_ext live" in cell.source
             or "progress(" in cell.source
             or "comparison" in cell.metadata.get("tags", [])
         )

@@ -23,7 +23,7 @@ def stored(tmp_path):
 
 
 def test_outputs_are_clean_and_stable(stored):
-    path = stored("import sys\nprint(1)\nsys.stdout.flush()\nprint(2)\n3", "%load_ext tangle")
+    path = stored("import sys\nprint(1)\nsys.stdout.flush()\nprint(2)\n3", "%load_ext live")
     assert refresh.main([str(path)]) == 0
     first = path.read_bytes()
     notebook = nbformat.reads(first.decode(), as_version=4)

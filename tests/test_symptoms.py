@@ -1,9 +1,11 @@
 """Every message quoted in "When it does not work" is one that the code really says."""
 
+import os
 import re
 import shutil
 import struct
 import subprocess
+import sys
 import warnings
 from collections import namedtuple
 from pathlib import Path
@@ -15,15 +17,14 @@ from huggingface_hub import constants
 from loopback_client import BIG, NAME
 from tiny import save_tiny, tiny_config
 
-from nanoserve import pypi
-from nanoserve.checkpoints import DEFAULT, TWIN, checkpoint_path
+from nanoserve.checkpoints import DEFAULT, TWIN, checkpoint_path, pypi
+from nanoserve.checkpoints.headers import CheckpointError
+from nanoserve.checkpoints.staging import write_stamp
+from nanoserve.cli import main
 from nanoserve.config import ConfigError, ModelConfig
-from nanoserve.download import main
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights
 from nanoserve.model import Llama
 from nanoserve.reference import compare
-from nanoserve.staging import write_stamp
 
 # pytest finds a fixture by its name in the module.
 hub, hub_files, weights = loopback_client.hub, loopback_client.hub_files, loopback_client.weights
@@ -43,10 +44,12 @@ class Reader:
         self.fixture = request.getfixturevalue
         self.folder, self.patch = self.fixture("tmp_path"), self.fixture("monkeypatch")
         self.weights, self.said = self.fixture("weights"), self.fixture("capsys")
+        scripts = str(Path(sys.executable).parent)  # as in a shell where the venv is active
+        self.patch.setenv("PATH", scripts + os.pathsep + os.environ["PATH"])
 
     def command(self, *arguments):
         """Run the download; it fails."""
-        assert main(list(arguments)) == 1
+        assert main(["download", *arguments]) == 1
         raise CheckpointError(self.said.readouterr().err)
 
 

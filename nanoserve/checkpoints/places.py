@@ -1,20 +1,21 @@
 """Where checkpoints live, and which one the notebooks use."""
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
-from nanoserve.headers import CheckpointError, pickles
-from nanoserve.strictjson import printable
-
-DEFAULT = "smollm2-135m"
-TWIN = "llama-3.2-1b-twin"
+from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
+from nanoserve.checkpoints.headers import CheckpointError, pickles
+from nanoserve.checkpoints.strictjson import printable
 
 
 def weights_dir() -> Path:
     """The folder that holds checkpoints: $NANOSERVE_WEIGHTS, else weights/ beside the package."""
     if chosen := os.environ.get("NANOSERVE_WEIGHTS"):
         return Path(os.path.expanduser(chosen)).absolute()
-    return Path(__file__).resolve().parent.parent / "weights"
+    return Path(__file__).resolve().parents[2] / "weights"
 
 
 def checkpoint_path(name: str | os.PathLike | None = None) -> Path:
@@ -31,14 +32,20 @@ def checkpoint_path(name: str | os.PathLike | None = None) -> Path:
     raise CheckpointError(printable(why_not(name)))
 
 
+def command(*words: str) -> str:
+    """The line that runs `nanoserve` with these words: by its name where a shell would find it."""
+    script = Path(sys.executable).with_name("nanoserve")
+    if shutil.which("nanoserve") == str(script):
+        return shlex.join(["nanoserve", *words])
+    return shlex.join([sys.executable, "-m", "nanoserve", *words])
+
+
 def why_not(name: str) -> str:
     """Why `name` is no checkpoint, and what to do, in one sentence."""
-    from nanoserve.catalog import CATALOG
-
     if name in CATALOG:
         return (
             f"There is no checkpoint {name!r} in {weights_dir()}: run "
-            f"`python -m nanoserve.download {name}` in the repository's folder."
+            f"`{command('download', name)}`."
         )
     path = os.path.expanduser(name)
     there = f"{path!r} is a file, not a checkpoint's folder"
@@ -51,7 +58,7 @@ def why_not(name: str) -> str:
     chosen = " in NANOSERVE_CHECKPOINT" if os.environ.get("NANOSERVE_CHECKPOINT") == name else ""
     return (
         f"{there}: name another one{chosen}, or get the default by "
-        "`python -m nanoserve.download` (`--list` shows all names)."
+        f"`{command('download')}` (`--list` shows all names)."
     )
 
 

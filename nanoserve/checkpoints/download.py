@@ -1,26 +1,23 @@
-"""Put a checkpoint into weights/: `python -m nanoserve.download [NAME]`.
+"""Put a checkpoint into weights/, whole or not at all.
 
-From Python: `download("smollm2-135m")` gives the folder, and fetches only what is missing.
+`download("smollm2-135m")` gives the folder, and fetches only what is missing.
 """
 
-import argparse
 import errno
-import os
 import sys
 from pathlib import Path
 
-from nanoserve.catalog import CATALOG
-from nanoserve.checkpoints import DEFAULT, TWIN, weights_dir
-from nanoserve.headers import CheckpointError
-from nanoserve.ondisk import adopted, show, state, verify
-from nanoserve.staging import (
+from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
+from nanoserve.checkpoints.making import MAKERS
+from nanoserve.checkpoints.ondisk import adopted, state
+from nanoserve.checkpoints.places import command, weights_dir
+from nanoserve.checkpoints.staging import (
     DownloadError,
     damage,
     install,
     is_complete,
     locked,
     need_space,
-    read_stamp,
     remove,
     write_stamp,
 )
@@ -88,7 +85,7 @@ def build(name: str, staging: Path) -> None:
         staging.mkdir(exist_ok=True)
         if entry.room:
             need_space(staging, entry.room)
-        entry.make(staging, say)
+        MAKERS[name](staging, say)
         if problems := damage(staging, entry.pinned or {}):
             raise DownloadError(
                 f"{name} did not come out as recorded ({'; '.join(problems)}). The versions in "
@@ -107,47 +104,4 @@ def offer(name: str) -> str:
         return ""
     there = [other for other in CATALOG if other != name and state(other)[0] == "complete"]
     disk = f" On disk: {', '.join(there)} (NANOSERVE_CHECKPOINT picks one)." if there else ""
-    return f"{disk} `python -m nanoserve.download` gets {DEFAULT}, which needs no account."
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command. 0: all is well, 1: it is not, 130: interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m nanoserve.download", description=main.__doc__)
-    parser.add_argument("name", nargs="?", help=f"one of {', '.join(CATALOG)}; default {DEFAULT}")
-    parser.add_argument("--full", action="store_true", help=f"{TWIN} with all its 16 layers")
-    parser.add_argument("--list", action="store_true", help="what there is, and what is on disk")
-    parser.add_argument("--verify", action="store_true", help="read every file and check its hash")
-    args = parser.parse_args(argv)
-    try:
-        if args.list:
-            show()
-        elif args.verify:
-            name = resolve(args.name, args.full)
-            if problems := verify(name):
-                again = f"`python -m nanoserve.download {name}` makes it anew"
-                raise DownloadError("\n  ".join([f"{name} is damaged; {again}:", *problems]))
-            if CATALOG[name].pinned or read_stamp(weights_dir() / name):
-                print(f"{name}: every file is as it should be")
-            else:  # put there by hand, and no hash of its bytes is known
-                print(f"{name}: the headers are sound; nothing is known of the bytes")
-        else:
-            path = download(args.name, args.full)
-            print(f"{path.name} is complete: {path}")
-    except CheckpointError as error:
-        say(f"error: {error}")
-        return 1
-    except BrokenPipeError:  # `--list | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a file that cannot be read while it is listed or verified
-        say(f"error: {error.filename or weights_dir()} cannot be read ({error.strerror or error})")
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted: nothing half made was left under the checkpoint's name")
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that it lacks
-    sys.exit(main())
+    return f"{disk} `{command('download')}` gets {DEFAULT}, which needs no account."

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from nanoserve.hub_errors import explained
-from nanoserve.staging import DownloadError, need_space, sha256
+from nanoserve.checkpoints.hub_errors import explained
+from nanoserve.checkpoints.staging import DownloadError, need_space, sha256
 
 REPO = "meta-llama/Llama-3.2-1B"
 WANTED = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanoserve.headers import CheckpointError
+from nanoserve.checkpoints.headers import CheckpointError
 
 STAMP = ".nanoserve.json"
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nanoserve.catalog import CATALOG
-from nanoserve.checkpoints import weights_dir
-from nanoserve.headers import CheckpointError
-from nanoserve.staging import (
+from nanoserve.checkpoints.catalog import CATALOG
+from nanoserve.checkpoints.headers import CheckpointError
+from nanoserve.checkpoints.places import weights_dir
+from nanoserve.checkpoints.staging import (
     DownloadError,
     damage,
     human,

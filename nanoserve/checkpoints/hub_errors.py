@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nanoserve.staging import DownloadError, human
+from nanoserve.checkpoints.staging import DownloadError, human
 
 LOGIN = "`hf auth login`"
 
