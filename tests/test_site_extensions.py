@@ -16,6 +16,7 @@ from nanoserve.comparison import Scoreboard
 BOOK = Path(__file__).parents[1] / "book"
 sys.path[:0] = [str(BOOK / "_ext"), str(BOOK / "figures")]
 
+import cards  # noqa: E402
 import days  # noqa: E402
 import feed  # noqa: E402
 import inline_figures  # noqa: E402
@@ -45,10 +46,59 @@ def test_drawings_are_what_the_script_draws():
         assert (BOOK / "figures" / name).read_text(encoding="utf-8") == content, name
 
 
+# What is built in each day of the engine, as its strip shows it; "loop" is the way back.
+LIT = {
+    8: "model loop", 9: "sampler", 10: "KV cache", 11: "KV cache model",
+    12: "text tokenizer text", 13: "requests", 14: "pages", 15: "pages",
+    16: "requests scheduler", 17: "scheduler pages", 18: "pages",
+    19: "server", 20: "server", 21: "server",
+    22: "model GPU", 23: "pages model GPU", 24: "sampler GPU loop", 25: "model GPU",
+    26: "server GPU",
+}  # fmt: skip
+
+
+class Noted(strip.Drawing):
+    """Which words stand in a lit box, as `LIT` says it."""
+
+    def label(self, x, y, w, h, words, kind="ns-box", ink="ns-text", size=14):
+        self.parts += [words] if "ns-lit" in kind.split() else []
+
+    def text(self, x, y, words, kind="ns-text", size=14, anchor="middle"):
+        self.parts += [words] if "ns-strong" in kind and not words.startswith("Day") else []
+
+    def wire(self, *points, kind="ns-wire", **kwargs):
+        self.parts += ["loop"] if kind == "ns-lit-line" else []
+
+    def add(self, x, y, kind="ns-box", ink="ns-text"):
+        self.parts += ["+"] if "ns-lit" in kind else []
+
+    def box(self, x, y, w, h, kind="ns-box", r=7):
+        pass
+
+
 @pytest.mark.parametrize("day", strip.DAYS)
 def test_each_day_lights_its_own_piece_and_no_other(day):
-    lit = [piece.day for piece in strip.PIECES if "ns-lit" in strip.state(piece.day, day)[0]]
-    assert set(lit) == {day}
+    lit = strip.strip(day, Noted).parts
+    if day <= strip.MODEL_STANDS:
+        names = [piece.words for piece in strip.BLOCK if piece.days == (day,)]
+        assert lit == names + ["+", "+"] * (day == strip.MODEL_STANDS) and names
+    else:
+        assert sorted(" ".join(lit).split()) == sorted(LIT[day].split())
+
+
+@pytest.mark.parametrize("today, seen", [((4,), "ns-lit"), ((2, 9), "ns-done"), ((5,), "ns-muted")])
+def test_a_piece_is_lit_or_done_or_to_come(today, seen):
+    assert seen in " ".join(strip.state(today, 4))
+
+
+@pytest.mark.parametrize("day", [1, 4, 12, strip.EVERY_DAY])
+def test_a_card_shows_the_strip_of_its_day(day, tmp_path):
+    cards.card(tmp_path / "card.png", f"Day {day}", "checked", day)
+    with Image.open(tmp_path / "card.png") as picture:
+        assert picture.size == cards.SIZE
+        lit = picture.convert("RGB").crop((70, 430, 1200, 630)).getcolors(10**6)
+    share = sum(n for n, colour in lit if colour == (0x58, 0xC9, 0xBF))
+    assert (share > 5000) == (day in (4, 12))
 
 
 @pytest.mark.parametrize("path", sorted((BOOK / "figures").glob("*.svg")), ids=lambda p: p.name)
@@ -88,6 +138,8 @@ def test_inlined_drawing_has_alt_text_and_resolved_links():
     assert 'href="to-day04"' in markup and "<title>" not in markup
     plain = inline_figures.svg_markup(BOOK / "figures/strip-day04.svg", "strip", str)
     assert 'class="ns-diagram ns-strip"' in plain and 'role="img"' in plain
+    small = inline_figures.svg_markup(BOOK / "figures/strip-day16.svg", "strip", str)
+    assert 'class="ns-diagram ns-strip ns-small"' in small
 
 
 @pytest.mark.parametrize("day, end", [(4, ""), (5, " ns-late"), (6, ""), (7, "")])
