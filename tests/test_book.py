@@ -11,6 +11,7 @@ import nbformat
 import pytest
 import refresh
 import torch
+import yaml
 from packaging.requirements import Requirement
 
 from nanoserve.comparison import Scoreboard
@@ -44,11 +45,17 @@ def code_cells(path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
 
 
-def test_the_week_is_there():
-    assert [p.stem for p in NOTEBOOKS if p.stem.startswith("day")] == [
-        f"day{day:02}" for day in range(2, 8)
+def test_the_days_are_there_one_after_another():
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))["parts"]
+    listed = {p["caption"]: [Path(c["file"]).name for c in p["chapters"]] for p in parts}
+    weeks = {name: days for name, days in listed.items() if name.startswith("Week ")}
+    assert [name.partition(":")[0] for name in weeks] == [
+        f"Week {n + 1}" for n in range(len(weeks))
     ]
-    assert (ROOT / "book" / "day01.md").exists()
+    days = [day for week in weeks.values() for day in week]
+    assert days == [f"day{n + 1:02}" for n in range(len(days))] and len(days) >= 7
+    files = {path.stem for path in (ROOT / "book").glob("day*") if path.suffix in (".md", ".ipynb")}
+    assert files == set(days), "a day and its line in _toc.yml come together"
 
 
 def test_modules_are_what_the_notebooks_say():

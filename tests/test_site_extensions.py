@@ -117,6 +117,14 @@ def test_byline_gives_date_title_and_summary():
     assert doc[1]["classes"] == ["ns-byline"]
 
 
+@pytest.mark.parametrize("times", ["9 minutes", "20 minutes to read, 50 to work through"])
+def test_a_byline_says_how_long_reading_and_working_take(times):
+    doc = page(em(f"2026-06-19 · {times} · builds layers.py"), [nodes.Text("A norm.")])
+    assert days.read_day("book/day04", doc).summary == "A norm."
+    doc = page(em(f"2026-06-19 · {times}, or so · builds layers.py"), [nodes.Text("A norm.")])
+    assert days.read_day("book/day04", doc) is None
+
+
 @pytest.mark.parametrize("first", [em("20 minutes"), [nodes.Text("2026-06-19 · 20 minutes · x")]])
 def test_a_page_without_a_byline_is_no_day(first):
     assert days.read_day("book/day04", page(first)) is None
@@ -241,11 +249,38 @@ def test_the_landing_page_counts_what_the_comparisons_found():
     html = board._repr_html_()
     assert verdicts.matched(compared(html)) == 2
     assert verdicts.matched(compared(html, tag="tag_other")) == 0
-    place = '<td class="pass" data-day="05"></td>'
-    assert verdicts.fill(place, {"05": 1234}, "index") == place.replace("></", ">1,234</")
+    rows = row(4, "norm", "q, k") + "<tr><th>Week 2</th></tr>\n" + row(5, "SwiGLU", "every MLP")
+    filled = verdicts.fill(rows, {"04": 7, "05": 1234}, {"05": "d5.html", "04": "d4"}, "index")
+    assert '<td>5: <a href="d5.html">SwiGLU</a></td><td>every MLP</td>' in filled
+    assert [line.rpartition("<td")[2] for line in filled.splitlines()] == [
+        ' class="pass">7</td></tr>',
+        "<tr><th>Week 2</th></tr>",
+        ' class="pass">1,234</td></tr>',
+    ]
 
 
-def test_a_day_without_a_verdict_is_a_warning(caplog):
-    place = '<td data-day="05"></td>'
-    assert verdicts.fill(place, {"06": 3}, "index") == place
+def row(day: int, name: str, compared: str) -> str:
+    cells = f"<td>{day}: {name}</td><td>{compared}</td>"
+    return f'<tr data-day="{day:02}">{cells}<td class="pass"></td></tr>\n'
+
+
+def test_days_to_come_are_named_in_one_row_without_links():
+    rows = row(7, "block", "all") + row(8, "first", "") + row(9, "second", "") + "</tbody>"
+    filled = verdicts.fill(rows, {"07": 1}, {"07": "day07.html"}, "index").splitlines()
+    names = "<span>8: first</span>, <span>9: second</span>"
+    coming = f'<tr class="ns-coming"><td colspan="4">to come: {names}</td></tr>'
+    assert filled[1:] == [coming, "</tbody>"] and "<a " not in filled[1]
+
+
+def test_a_day_without_a_verdict_or_with_an_empty_cell_is_a_warning(caplog):
+    verdicts.fill(row(6, "attention", "every one"), {"06": 3}, {"06": "day06.html"}, "index")
+    assert not caplog.text
+    verdicts.fill(row(5, "SwiGLU", ""), {"06": 3}, {"05": "day05.html"}, "index")
     assert "no comparison of Day 05 printed a verdict" in caplog.text
+    assert "say what Day 05 compares and catches" in caplog.text
+
+
+def test_the_landing_page_has_a_row_for_every_day_of_the_strips():
+    text = (BOOK / "index.md").read_text("utf-8")
+    rows = [found for found in map(verdicts.ROW.fullmatch, text.splitlines()) if found]
+    assert [(int(found[1]), found[2]) for found in rows] == [(n, f"{n}: ") for n in strip.DAYS]
