@@ -8,6 +8,7 @@ machine for itself, when the others are done.
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,10 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors.utils import single_nb_execution
 from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tangle import QUIET
 
 LOG = logging.getLogger(__name__)
 JOBS = int(os.environ.get("NANOSERVE_JOBS", 2))  # a kernel takes up to 2 GB
@@ -50,6 +55,7 @@ def run_all(paths: Iterable[Path], folder: Path, timeout: int, jobs: int = JOBS)
 def begin(app, config) -> None:
     """Where notebooks are to be run by each build, myst-nb looks into our cache first."""
     if config.nb_execution_mode == "force":
+        os.environ.update(QUIET)  # inherited by the kernels
         folder = Path(app.outdir).parent / ".executed"
         shutil.rmtree(folder, ignore_errors=True)
         config.nb_execution_mode, config.nb_execution_cache_path = "cache", str(folder)
