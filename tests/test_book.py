@@ -1,5 +1,6 @@
 """What nbval cannot see: cells that never ran, modules that differ, words that must not be."""
 
+import ast
 import itertools
 import json
 import re
@@ -115,6 +116,21 @@ def test_no_word_that_must_not_be(name):
     for what, pattern in FORBIDDEN.items():
         found = re.search(pattern, text)
         assert not found, f"{what}: {text[max(0, found.start() - 40) : found.end() + 40]!r}"
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKED if name.endswith(".py")])
+def test_a_script_says_in_its_first_line_what_it_is(name):
+    words = ast.get_docstring(ast.parse((ROOT / name).read_text("utf-8"))) or ""
+    assert len(words.split("\n")[0].split()) > 3
+
+
+def test_every_folder_is_explained():
+    told = (ROOT / "book/README.md").read_text("utf-8")
+    folders = {path.parent for path in (ROOT / "book").glob("*/*") if path.is_file()}
+    shown = [path.name for path in folders if path.name[:2] != "__" and path.name[0] != "."]
+    assert [name for name in shown if f"`{name}/`" not in told] == []
+    for name in ("tests", "weights", "book/_static"):
+        assert (ROOT / name / "README.md").is_file()
 
 
 def test_the_package_stands_on_torch_and_safetensors_alone():
