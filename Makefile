@@ -14,9 +14,10 @@ PYTHON ?= python3
 RUN := .venv/bin/python -E book/environment.py
 IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
-# Says "moved" where .venv was set up in another folder: packages in it know the old one.
+# Says "moved" where .venv was set up in another folder, which packages in it know, or its Python
+# is gone.
 MOVED := $(shell [ -L .venv ] || [ ! -s .venv/.installed ] || \
-	[ "$$(cat .venv/.installed)" = "$$(pwd -P)" ] || echo moved)
+	{ [ "$$(cat .venv/.installed)" = "$$(pwd -P)" ] && .venv/bin/python -Ec ""; } || echo moved)
 
 .DEFAULT_GOAL := help
 .PHONY: moved help setup book test site lab refresh bench pdf practice clean

@@ -12,6 +12,7 @@ import pytest
 import refresh
 import torch
 from packaging.requirements import Requirement
+from tracked import tracked
 
 from nanoserve.comparison import Scoreboard
 
@@ -23,14 +24,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 KINDS = ["*.md", "*.ipynb", "*.py", "*.toml", "*.yml", "*.svg", "*.cfg", "Makefile", ".ci/run"]
-# What is tracked, and what would be.
-TRACKED = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", *KINDS],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-).stdout.splitlines()
+TRACKED = tracked(*KINDS)
 FORBIDDEN = {
     "an em dash": chr(8212) + r"|\\u" + "2014|&m" + "dash;",
     "a path of one machine": r"(?<![\w.])/(home|root|Users|work|builds)/\w|/ipykernel_\d",

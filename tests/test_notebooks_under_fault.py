@@ -13,6 +13,7 @@ import pytest
 import transformers
 from jupyter_client import KernelManager
 from readers import Reader
+from tracked import tracked
 
 from nanoserve.checkpoints import TWIN
 
@@ -117,11 +118,9 @@ def test_another_folder_is_named(tmp_path, monkeypatch):
 def checkout(tmp_path):
     """A copy of what is tracked, in which nothing may be written."""
     root = tmp_path / "check out ü"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    for name in filter(None, tracked.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
+    for name in tracked():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
     paths = [root, *root.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)

@@ -51,7 +51,7 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
     if bare := sorted(file.rfilename for file in files if not hash_of(file)):
         raise DownloadError(
             f"{constants.ENDPOINT} gives no hash of {', '.join(bare[:3])}, so what came from "
-            "there could not be checked: unset HF_ENDPOINT, or name a mirror that passes the hashes on."
+            "there could not be checked: unset HF_ENDPOINT, or name a mirror that passes them on."
         )
     paths = {file.rfilename: (folder / file.rfilename, part_of(folder, file)) for file in files}
     for stale in set(folder.iterdir()) - {path for pair in paths.values() for path in pair}:
