@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,14 +50,16 @@ def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
     """Every module cell of the book, in its order.
 
     Raises CellError where one cannot be placed, or a notebook cannot be read; if not `strict`,
-    that one is left out.
+    that one is left out; a whole notebook, with a warning.
     """
     for path in sorted(book.glob("day[0-9][0-9].ipynb")):
         try:
             cells = json.loads(path.read_text("utf-8"))["cells"]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            text = f"{path.name} cannot be read as a notebook: {error}"
             if strict:
-                raise CellError(f"{path.name} cannot be read as a notebook: {error}") from error
+                raise CellError(text) from error
+            warnings.warn(text, stacklevel=2)
             continue
         for number, cell in enumerate(cells):
             if cell["cell_type"] == "code":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from nanoserve.checkpoints.hub_errors import explained, understood
+from nanoserve.checkpoints.hub_errors import BETWEEN, explained, understood
 from nanoserve.checkpoints.hub_settings import look_through
 from nanoserve.checkpoints.staging import DownloadError, need_space, sha256
 
@@ -72,7 +72,7 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
             part.unlink()
             raise DownloadError(
                 f"{file.rfilename} arrived with another hash than the hub gives for it, and was "
-                "thrown away: run the same command again; the other files are kept."
+                f"thrown away: run the same command again; the other files are kept. {BETWEEN}"
             )
         part.replace(path)
 

@@ -10,6 +10,7 @@ from nanoserve.checkpoints.hub_settings import LOGIN, PROXIES, given, hide
 from nanoserve.checkpoints.staging import DownloadError, human
 
 PROXY = "write them into HTTPS_PROXY, as http://NAME:PASSWORD@HOST:PORT"
+BETWEEN = "If it happens again, a proxy, a portal or a mirror puts something in its place."
 PROXY_FROM = "A proxy is taken from HTTPS_PROXY."
 
 
@@ -119,7 +120,7 @@ def network(error: Exception, part: Path | None) -> str:
             part.unlink(missing_ok=True)
         return (
             f"A file arrived with {found} bytes, and the hub says {wanted}; it was thrown away. "
-            "Run the same command again; the other files are kept."
+            f"Run the same command again; the other files are kept. {BETWEEN}"
         )
     # The library's client is httpx in version 1 and httpx2 in version 2: known by their names.
     ours = type(error).__module__.startswith("httpx")
