@@ -16,6 +16,7 @@ from readers import Reader
 from tracked import tracked
 
 from nanoserve.checkpoints import TWIN
+from nanoserve.checkpoints.places import command
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = [f"day{day:02}" for day in range(2, 8)]
@@ -60,8 +61,8 @@ def test_without_a_checkpoint_the_first_cell_gives_the_command(day, first_cells,
     monkeypatch.setenv("NANOSERVE_WEIGHTS", "/nowhere")
     error, _ = first_cells(day)
     assert type(error).__name__ == "CheckpointError"
-    command = "nanoserve download smollm2-135m`."
-    assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: {command}"
+    line = command("download", "smollm2-135m")
+    assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: run `{line}`."
 
 
 @pytest.mark.parametrize("make", ["", "file", "folder", "pickle"])
