@@ -15,15 +15,14 @@ import re
 import symtable
 import sys
 import types
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from cells import Cell, CellError, dotted
+from environment import settle_kernel
 from modules import Module, definitions
 from tangle import (
     BOOK,
-    QUIET,
     locked,
     module_cells,
     module_path,
@@ -39,9 +38,7 @@ def install(shell, book: Path) -> None:
 
     Also quiet libraries, and nanoserve on the path.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", message="IProgress not found")
+    settle_kernel()
     if not (package() / "__init__.py").exists():
         # Python would pass the folder over for another nanoserve.
         raise FileNotFoundError(f"{package()} is no package: it has no __init__.py")

@@ -14,6 +14,7 @@ import refresh
 import torch
 import yaml
 from packaging.requirements import Requirement
+from tracked import tracked
 
 from nanoserve.comparison import Scoreboard
 
@@ -25,14 +26,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 KINDS = ["*.md", "*.ipynb", "*.py", "*.toml", "*.yml", "*.svg", "*.cfg", "Makefile", ".ci/run"]
-# What is tracked, and what would be.
-TRACKED = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", *KINDS],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-).stdout.splitlines()
+TRACKED = tracked(*KINDS)
 FORBIDDEN = {
     "an em dash": chr(8212) + r"|\\u" + "2014|&m" + "dash;",
     "a path of one machine": r"(?<![\w.])/(home|root|Users|work|builds)/\w|/ipykernel_\d",
