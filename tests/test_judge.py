@@ -10,7 +10,7 @@ from torch import nn
 
 from nanoserve.comparison import Scoreboard, compare
 
-NAN, INF = float("nan"), float("inf")
+NAN, INF, LARGEST = float("nan"), float("inf"), torch.finfo(torch.float64).max
 
 
 def one(value: float, dtype=torch.float64) -> torch.Tensor:
@@ -65,7 +65,8 @@ def test_the_largest_difference_is_given():
 
 
 def test_what_is_no_number_matches_nothing():
-    for mine, theirs in ((NAN, 1.0), (1.0, NAN), (NAN, NAN), (INF, -INF), (5.0, INF), (INF, 5.0)):
+    pairs = (NAN, 1.0), (1.0, NAN), (NAN, NAN), (INF, -INF), (5.0, INF), (INF, 5.0), (LARGEST, INF)
+    for mine, theirs in pairs:
         complaint(compare, "x", one(mine), one(theirs))
     complaint(compare, "x", torch.tensor([1.0, NAN]), torch.tensor([1.0, NAN]))
 
