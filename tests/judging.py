@@ -35,3 +35,11 @@ def complaint(act, *inputs, error=AssertionError, **named) -> str:
         assert type(raised) is error, f"{error.__name__} is wanted, not {raised!r}"
         return str(raised)
     raise AssertionError(f"{act.__name__} notices nothing in {inputs} {named}")
+
+
+def works(act, *inputs, **named):
+    """What a call gives: an error is a failure of the test, not of the test's code."""
+    try:
+        return act(*inputs, **named)
+    except Exception as error:
+        raise AssertionError(f"{act.__name__}: {error!r}") from error

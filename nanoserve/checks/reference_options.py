@@ -58,6 +58,7 @@ def make_model(folder: Path) -> nn.Module:
     model = modeling_llama.LlamaForCausalLM(config).eval()
     for i, parameter in enumerate(model.parameters()):
         parameter.data.uniform_(-0.5, 1)
+        parameter.data.view(-1)[0] = 1e-6
         # Stored in two dtypes, of which neither holds the other's values.
         parameter.data = parameter.data.to((BF16, F16)[i % 2])
     model.save_pretrained(folder, max_shard_size="60KB")
