@@ -1,6 +1,7 @@
 """Every planted bug makes its judge fail; without one, every judge passes.
 
-The bugs that an edit since the last commit can touch come first.
+The bugs that an edit since the last commit can touch come first. One judge's alone:
+`pytest tests/test_mutants.py -k "planted and day04"`.
 """
 
 import re
@@ -49,7 +50,7 @@ def test_judges_pass_what_is_right(name):
     assert outcome.verdict == "passed", outcome.message
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", BUGS, ids=lambda name: f"{MUTANTS[name].judge}-{name}")
 def test_planted_bug_is_caught(name):
     outcome = judge(MUTANTS[name])
     bug = MUTANTS[name].bug
