@@ -28,11 +28,12 @@ def check_swiglu(board: Scoreboard) -> None:
     check_made()
 
 
-def mlp_slips(x: torch.Tensor, gate, up, down) -> Lookalikes:
-    """What known mistakes make of x with these three matrices: weights (F, C), (F, C), (C, F)."""
+def mlp_slips(mlp, x: torch.Tensor) -> Lookalikes:
+    """What known mistakes make of x with an MLP's three matrices."""
 
     def forward(product) -> torch.Tensor:
-        return F.linear(product(F.linear(x, gate), F.linear(x, up)), down)
+        h = product(F.linear(x, mlp.gate_proj.weight), F.linear(x, mlp.up_proj.weight))
+        return F.linear(h, mlp.down_proj.weight)
 
     return {
         "the MLP with gate and up swapped": lambda: forward(lambda g, u: F.silu(u) * g),
@@ -50,12 +51,6 @@ def mlp_slips(x: torch.Tensor, gate, up, down) -> Lookalikes:
             lambda g, u: g * torch.sigmoid(g) * u
         ),
     }
-
-
-def slips_of(mlp, x: torch.Tensor) -> Lookalikes:
-    """The same with the matrices of HuggingFace's MLP."""
-    matrices = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    return mlp_slips(x, *(matrix.weight for matrix in matrices))
 
 
 def pair(C: int, wide: int, dtype: torch.dtype) -> tuple:
@@ -98,7 +93,7 @@ def check_inputs(board: Scoreboard, C: int, wide: int, dtype: torch.dtype) -> No
         for mode in (True, False):
             got = attempt(name, mine.train(mode), x)
             if wanted.numel():
-                row, slips = f"MLP, {KIND[dtype]}", slips_of(theirs, x)
+                row, slips = f"MLP, {KIND[dtype]}", mlp_slips(theirs, x)
                 board.compare(None, row, name, got, wanted, slips, **BARS[dtype])
             same = (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
             mean = f"it gave {[*got.shape]} in {got.dtype}"
