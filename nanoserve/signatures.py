@@ -116,8 +116,10 @@ def causes(
     if wrong.dim() >= 3:
         time = wrong.dim() - 2
         steps = (mine - theirs).abs().amax([d for d in range(wrong.dim()) if d != time])
-        half = len(steps) // 2
-        if len(steps) > 8 and steps[0] <= 1e-5 and steps[half:].mean() > steps[1:half].mean():
+        half, late = len(steps) // 2, int((steps > 1e-5).int().argmax())  # the first that is off
+        if late > 8 and (steps[late:] > 1e-5).all():
+            found.append(f"a limit at position {late}: right before it, wrong from there on")
+        elif len(steps) > 8 and steps[0] <= 1e-5 and steps[half:].mean() > steps[1:half].mean():
             found.append("a wrong rotation: nothing at the first position, and more with distance")
         elif len(steps) > 8 and steps[0] <= 1e-5:
             found.append("a mask or a mix that is wrong where there is more than one position")

@@ -113,14 +113,19 @@ def check_state(board: Scoreboard, C: int, wide: int, dtype: torch.dtype) -> Non
     x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(3)).to(dtype)
     first = attempt("an MLP", mine, x)
     before, row = first.clone(), f"MLP, {KIND[dtype]}"
+
+    def hold(changed: str, last: torch.Tensor) -> None:
+        name = f"{C} to {wide}, {changed} changed since the last call"
+        slips = {"the result before that change": last}
+        board.compare(None, row, name, attempt(name, mine, x), theirs(x), slips, **BARS[dtype])
+
     x += 1
-    name = f"{C} to {wide}, a tensor that has changed since the last call"
-    board.compare(None, row, name, attempt(name, mine, x), theirs(x), **BARS[dtype])
+    hold("the input", before)
     for matrix in ("gate_proj", "up_proj", "down_proj"):
+        last = theirs(x)
         for mlp in (mine, theirs):
             getattr(mlp, matrix).weight.mul_(-0.5)
-        name = f"{C} to {wide}, {matrix} changed since the last call"
-        board.compare(None, row, name, attempt(name, mine, x), theirs(x), **BARS[dtype])
+        hold(matrix, last)
     holds("An MLP's result must stay as it is when it is called again", alike(first, before))
 
 
@@ -142,12 +147,16 @@ def check_not_numbers(dtype: torch.dtype) -> None:
     """NaN, infinity and what overflows come out as from HuggingFace's, in no other token."""
     mine, theirs = pair(24, 40, dtype)
     largest = torch.finfo(dtype).max
-    for what in (torch.nan, torch.inf, -torch.inf, largest, largest / 64):
-        x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
-        x[0, 2] = what
-        name = f"an MLP in {KIND[dtype]} on a token of {what:g}"
-        same = alike(attempt(name, mine, x), theirs(x))
-        holds(f"{name} must give HuggingFace's NaN, infinities and numbers", same)
+    for mixed in (True, False):
+        for what in (torch.nan, torch.inf, -torch.inf, largest, largest / 64):
+            x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+            x[0, 2] = what
+            name = f"An MLP in {KIND[dtype]} on a token of {what:g}"
+            same = alike(attempt(name, mine, x), theirs(x))
+            holds(f"{name} must give HuggingFace's NaN, infinities and numbers", same)
+        if mixed:  # without negative weights, infinities meet no others that cancel them
+            for p in (*mine.parameters(), *theirs.parameters()):
+                p.abs_()
 
 
 def check_made() -> None:
