@@ -110,7 +110,8 @@ def causes(
     constant = len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3
     if constant and abs(ratios.median() - 1) > 1e-2:
         times = f"{ratios.median().item():.4g} times"
-        found.append(f"a forgotten or doubled scale: mine is {times} theirs")
+        scale = f"a forgotten or doubled scale: mine is {times} theirs"
+        found.append(scale if mine.any() else "nothing at all: mine is 0 everywhere")
     if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, rtol, atol):
         found.append("the right values in the wrong places: a layout, a transpose or a swap")
     if wrong.dim() >= 3:
