@@ -107,10 +107,11 @@ def check_inputs(
     """One pair of norms on vectors of one scale; a vector of zeros stays finite."""
     mine, theirs = pair(eps, gain)
     for x in inputs(scale, dtype):
-        name = f"eps {eps:g}, {[*x.shape]} x {scale:g}, {KIND[dtype]}, gain {KIND[gain]}"
+        given = f"x {[*x.shape]} of size {scale:g} in {KIND[dtype]}"
+        name = f"RMSNorm with eps {eps:g} and a gain in {KIND[gain]} on {given}"
         got = attempt(name, mine, x)
         finite = bool(got.isfinite().all())
-        holds(f"A norm of finite vectors ({name}) must be finite", finite, "NaN or infinity")
+        holds(f"{name} must be finite", finite, "it gave NaN or infinity")
         compare_norm(board, name, got, theirs(x), norm_slips(x, theirs.weight, eps))
 
 
@@ -125,14 +126,14 @@ def check_state(board: Scoreboard, eps: float, dtype: torch.dtype, gain: torch.d
     """Nothing is kept from call to call: the input, the gain and earlier results are their own."""
     mine, theirs = pair(eps, gain)
     x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(3)).to(dtype)
-    first = attempt("a norm", mine, x)
+    first = attempt("RMSNorm", mine, x)
     before = first.clone()
     x += 1
-    name = f"a tensor that has changed since the last call, {KIND[dtype]}"
+    name = f"RMSNorm on a tensor that has changed since the last call, {KIND[dtype]}"
     compare_norm(board, name, attempt(name, mine, x), theirs(x), {"the last result": before})
     for norm in (mine, theirs):
         norm.weight.mul_(2)
-    name = f"a gain that has changed since the last call, {KIND[dtype]}"
+    name = f"RMSNorm with a gain that has changed since the last call, {KIND[dtype]}"
     compare_norm(
         board,
         name,
@@ -151,7 +152,7 @@ def check_not_numbers() -> None:
         for what in (torch.nan, torch.inf, -torch.inf):
             x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(4)).to(dtype)
             x[0, 2, 3] = what
-            got = attempt(f"a vector with {what}", mine, x)
+            got = attempt(f"RMSNorm on a vector with {what}", mine, x)
             same = alike(got, theirs(x))
             holds(f"RMSNorm of a vector with {what}, in {KIND[dtype]}, must be HuggingFace's", same)
 
@@ -159,7 +160,7 @@ def check_not_numbers() -> None:
 def check_device() -> None:
     """A norm works where its gain and its input are."""
     norm = RMSNorm(C, 1e-5).to("meta")
-    out = attempt("a norm on another device (meta)", norm, torch.empty(2, C, device="meta"))
+    out = attempt("RMSNorm on another device (meta)", norm, torch.empty(2, C, device="meta"))
     holds("The result must be on the input's device", out.is_meta, f"it is on {out.device}")
 
 
@@ -167,9 +168,9 @@ def check_gradients(board: Scoreboard) -> None:
     """By the input, and by the gain."""
     seeded = torch.Generator().manual_seed(2)
     x = torch.randn(2, 5, 12, generator=seeded, requires_grad=True)
-    found = []
+    found, by = [], "gradients of RMSNorm by its input and its gain"
     for norm in (RMSNorm(12, 1e-5), modeling_llama.LlamaRMSNorm(12, 1e-5)):
-        loss = attempt("an input with a gradient", norm, x).square().sum()
-        found.append(attempt("gradients", torch.autograd.grad, loss, [x, norm.weight]))
+        loss = attempt("RMSNorm on an input with a gradient", norm, x).square().sum()
+        found.append(attempt(by, torch.autograd.grad, loss, [x, norm.weight]))
     for got, wanted in zip(*found, strict=True):
         board.compare(None, "RMSNorm, gradients", f"of {[*got.shape]}", got, wanted)

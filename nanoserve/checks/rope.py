@@ -144,7 +144,7 @@ def check_tables(
         with default_dtype(dtype):
             frequencies = attempt(name, rope_inverse_frequencies, config)
             far = list(tables(name, config, rotary, FAR))
-        what = f"{name}, while torch's default dtype is {KIND[dtype]}"
+        what = f"{name}, where torch's default dtype is {KIND[dtype]}"
         written = "the zeros that the last caller wrote into its own result"
         slips = {**speed_slips(rotary), written: torch.zeros_like(frequencies)}
         board.compare(ref, "frequencies", what, frequencies, rotary.inv_freq, slips)
@@ -154,7 +154,7 @@ def check_tables(
             board.compare(ref, "cos, sin", what, mine, theirs, slips)
             attempt(name, mine.zero_)
     for positions in many_positions():
-        what = f"{name}, positions {[*positions.shape]}, {positions.dtype}"
+        what = f"{name}: rope_table on positions {[*positions.shape]} in {positions.dtype}"
         # The same shape twice, with other positions: nothing may be left over.
         for shifted in (positions, positions + 3):
             for mine, theirs, slips in tables(what, config, rotary, shifted):
@@ -164,7 +164,7 @@ def check_tables(
 @torch.inference_mode()
 def check_long(board: Scoreboard, ref: Reference, config: ModelConfig) -> None:
     """A long prompt at once."""
-    name, positions = f"{LONG:,} tokens", torch.arange(LONG)
+    name, positions = f"RoPE on {LONG:,} tokens", torch.arange(LONG)
     table = attempt(name, rope_table, config, positions)
     for mine, theirs in zip(table, ref.rope(positions[None]), strict=True):
         board.compare(ref, "cos, sin", name, mine, theirs[0])

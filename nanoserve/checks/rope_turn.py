@@ -29,7 +29,7 @@ def check_turn(board: Scoreboard, name: str, config: ModelConfig) -> None:
             x = torch.randn(9, T, H, config.head_dim, generator=seeded)
             x = x.to(dtype).transpose(1, 2)  # (B, H, T, D), not in order
             for positions in (FAR[-T:], rows[:, :T]):
-                what = f"{name}, {T} tokens, {KIND[dtype]}"
+                what = f"{name}: apply_rope on {T} tokens in {KIND[dtype]}"
                 table = attempt(what, rope_table, config, positions)
                 mine = attempt(what, apply_rope, x, *table)
                 bar = {} if dtype == F32 else EXACT
@@ -52,12 +52,12 @@ def check_state(
     before = [t.clone() for t in (*tables_before, turned_before)]
     positions += 1  # as a loop does that makes one token after another
     x += 1
-    what = f"{name}, positions += 1 since the last call"
+    what = f"{name}: rope_table after positions += 1"
     now = attempt(what, rope_table, config, positions)
     for mine, theirs, last in zip(now, rotary(x, positions[None]), before, strict=False):
         slips = {"the table of the last call": last}
         board.compare(None, "cos, sin", what, mine, theirs[0], slips)
-    what = f"{name}, heads and table changed since the last call"
+    what = f"{name}: apply_rope after x += 1"
     turned = attempt(what, apply_rope, x, *now)
     board.compare(None, "q and k", what, turned, rotated(x, *now), {"the last result": before[2]})
     same = all(map(alike, before, (*tables_before, turned_before)))
@@ -91,6 +91,10 @@ def check_gradient(board: Scoreboard) -> None:
     angles = torch.randn(5, 6, generator=seeded).repeat(1, 2)  # as rope_table has them
     found = []
     for turn in (apply_rope, rotated):
-        loss = attempt("heads with a gradient", turn, x, angles.cos(), angles.sin()).square().sum()
-        found.append(attempt("gradient", torch.autograd.grad, loss, x)[0])
+        loss = (
+            attempt("apply_rope on heads with a gradient", turn, x, angles.cos(), angles.sin())
+            .square()
+            .sum()
+        )
+        found.append(attempt("gradient of apply_rope by x", torch.autograd.grad, loss, x)[0])
     board.compare(None, "RoPE, gradients", "of q", *found)

@@ -60,12 +60,12 @@ def pair(C: int, wide: int, dtype: torch.dtype) -> tuple:
     config = transformers.LlamaConfig(**sizes, num_attention_heads=1)
     theirs = modeling_llama.LlamaMLP(config)
     state = torch.get_rng_state()
-    mine = attempt(sizes, SwiGLU, **sizes)
+    mine = attempt(f"SwiGLU({C}, {wide})", SwiGLU, **sizes)
     drawn = not torch.equal(state, torch.get_rng_state())
     holds("A new SwiGLU must draw no random weights, only to be overwritten", not drawn)
     # The same names, the same shapes and no bias.
-    attempt(sizes, mine.load_state_dict, theirs.state_dict())
-    attempt(sizes, mine, torch.ones(2, C))
+    attempt(f"loading a SwiGLU({C}, {wide})", mine.load_state_dict, theirs.state_dict())
+    attempt(f"SwiGLU({C}, {wide}) on ones", mine, torch.ones(2, C))
     return mine.to(dtype), theirs.to(dtype)
 
 
@@ -77,11 +77,11 @@ def inputs(C: int, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
     for shape in shapes:
         for size in (1.0, 1e-3, 30.0 if dtype == F16 else 1e6):
             x = torch.randn(shape, generator=seeded) * size
-            yield f"{[*shape]} x {size:g}", x.to(dtype)
-    yield "long", torch.randn(2, 4099, C, generator=seeded).to(dtype)
+            yield f"{[*shape]} of size {size:g}", x.to(dtype)
+    yield f"[2, 4099, {C}]", torch.randn(2, 4099, C, generator=seeded).to(dtype)
     x = torch.randn(6, 5, 2 * C, generator=seeded).to(dtype)
-    yield "strided", x.transpose(0, 1)[..., ::2]
-    yield "expanded", x[:1, :1, :C].expand(3, 4, C)
+    yield "that is strided", x.transpose(0, 1)[..., ::2]
+    yield "that is expanded", x[:1, :1, :C].expand(3, 4, C)
 
 
 @torch.inference_mode()
@@ -89,7 +89,8 @@ def check_inputs(board: Scoreboard, C: int, wide: int, dtype: torch.dtype) -> No
     """One pair of MLPs on every input, in training mode too; wrong widths are refused."""
     mine, theirs = pair(C, wide, dtype)
     for what, x in inputs(C, dtype):
-        name, wanted = f"{C} to {wide}, {what}", theirs(x)
+        name = f"SwiGLU({C}, {wide}) on x {what} in {KIND[dtype]}"
+        wanted = theirs(x)
         for mode in (True, False):
             got = attempt(name, mine.train(mode), x)
             if wanted.numel():
@@ -97,7 +98,7 @@ def check_inputs(board: Scoreboard, C: int, wide: int, dtype: torch.dtype) -> No
                 board.compare(None, row, name, got, wanted, slips, **BARS[dtype])
             same = (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
             mean = f"it gave {[*got.shape]} in {got.dtype}"
-            holds(f"The result ({name}) must be as the input, {KIND[dtype]}", same, mean)
+            holds(f"{name} must give the shape and dtype of x", same, mean)
     for bad in (C + 1, 1):
         try:
             mine(torch.ones(2, bad, dtype=dtype))
@@ -111,11 +112,11 @@ def check_state(board: Scoreboard, C: int, wide: int, dtype: torch.dtype) -> Non
     """Nothing is kept from call to call: input, weights and earlier results are their own."""
     mine, theirs = pair(C, wide, dtype)
     x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(3)).to(dtype)
-    first = attempt("an MLP", mine, x)
+    first = attempt("SwiGLU", mine, x)
     before, row = first.clone(), f"MLP, {KIND[dtype]}"
 
     def hold(changed: str, last: torch.Tensor) -> None:
-        name = f"{C} to {wide}, {changed} changed since the last call"
+        name = f"SwiGLU({C}, {wide}), {changed} changed since the last call"
         slips = {"the result before that change": last}
         board.compare(None, row, name, attempt(name, mine, x), theirs(x), slips, **BARS[dtype])
 
@@ -135,9 +136,9 @@ def check_gradients(board: Scoreboard) -> None:
     x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = []
     for mlp in (mine, theirs):
-        loss = attempt("an input with a gradient", mlp, x).square().sum()
+        loss = attempt("SwiGLU on an input with a gradient", mlp, x).square().sum()
         leaves = [x, *mlp.parameters()]
-        found.append(attempt("gradients", torch.autograd.grad, loss, leaves))
+        found.append(attempt("gradients of SwiGLU", torch.autograd.grad, loss, leaves))
     for got, wanted in zip(*found, strict=True):
         board.compare(None, "MLP, gradients", f"of {[*got.shape]}", got, wanted)
 
