@@ -61,8 +61,9 @@ def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tens
     at 0 or be the same in each row. The D/2 angles stand there twice,
     once for each half of the head. Raises TypeError for other dtypes.
     """
-    if positions.is_floating_point() or positions.dtype == torch.bool:
-        raise TypeError(f"positions must be integers, got {positions.dtype}")
+    kind = positions.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise TypeError(f"positions must be integers, got {kind}")
     frequencies = rope_inverse_frequencies(config).to(positions.device)
     angles = positions[..., None].float() * frequencies  # (..., T, D/2)
     cos, sin = angles.cos(), angles.sin()
