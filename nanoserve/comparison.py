@@ -5,7 +5,7 @@ from html import escape
 
 import torch
 
-from nanoserve.signatures import signature
+from nanoserve.signatures import Lookalikes, recorded, signature
 
 MADE_UP = "made up"  # stands in the checkpoint's place where there is none
 
@@ -16,17 +16,18 @@ def compare(
     theirs: torch.Tensor,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    lookalikes: Lookalikes | None = None,
 ) -> float:
     """The largest difference, if everywhere within `atol + rtol * |theirs|`.
 
     Shapes and dtypes must agree too, and there must be something to compare. Otherwise
     AssertionError: what differs and by how much, where that starts, and which known mistakes look
-    like it.
+    like it, first of all one of the `lookalikes`.
     """
 
     def explain(message: str) -> str:
         head = f"{name} does not match HuggingFace. {message}"
-        return "\n".join([head, *signature(mine, theirs, rtol, atol)])
+        return "\n".join([head, *signature(mine, theirs, rtol, atol, lookalikes)])
 
     torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol, msg=explain)
     if not mine.numel():
@@ -68,16 +69,21 @@ class Scoreboard:
         name: str,
         mine: torch.Tensor,
         theirs: torch.Tensor | None = None,
+        lookalikes: Lookalikes | None = None,
         **tolerances: float,
     ) -> None:
         """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`.
+
+        `lookalikes` are what known mistakes give; what `ref` has recorded is tried after them.
 
         Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given. The
         `tolerances` are rtol and atol, 1e-5 if not given. AssertionError as from `compare`.
         """
         checkpoint = MADE_UP if ref is None else ref.path.name
         theirs = ref.outputs[name] if theirs is None else theirs
-        error = compare(f"{checkpoint}, {name} ({component})", mine, theirs, **tolerances)
+        lookalikes = {**(lookalikes or {}), **({} if ref is None else recorded(ref, name))}
+        name = f"{checkpoint}, {name} ({component})"
+        error = compare(name, mine, theirs, lookalikes=lookalikes, **tolerances)
         key = checkpoint, component
         row = self.rows.setdefault(key, Row(*key))
         row.tensors += 1
