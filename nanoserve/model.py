@@ -51,7 +51,8 @@ class Llama(nn.Module):
 
         With `num_blocks`, only the first so many blocks are made and
         read from the files. Raises ConfigError or CheckpointError,
-        and TypeError for a `dtype` that is no torch dtype of floats.
+        and TypeError, which names it, for a `dtype` that is none of
+        torch's floating ones.
         """
         if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise TypeError(
