@@ -23,14 +23,16 @@ def mistakes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Lookalikes:
         return scores.softmax(dim, dtype=torch.float32).to(values.dtype) @ values
 
     found = {
-        "attention without the scale: scores are divided by the root of D": lambda: mix(scale=1.0),
+        "attention without the scale; scores must be divided by the root of D": lambda: mix(
+            scale=1.0
+        ),
         "attention with scores divided by D, not by its root": lambda: mix(scale=1 / D),
         "attention without a mask": lambda: mix(hidden=S + 1),
         "attention that sees one key too far": lambda: mix(hidden=S - T + 2),
         "attention with the softmax over the queries": lambda: mix(dim=-2),
     }
     if groups > 1:
-        found["attention with the KV heads tiled: query head h reads KV head h // (H / K)"] = (
+        found["attention with the KV heads tiled; query head h must read KV head h // (H / K)"] = (
             lambda: mix(tiled=True)
         )
     if S > T:
