@@ -23,7 +23,18 @@ def compare(
     Shapes and dtypes must agree too, and there must be something to compare. Otherwise
     AssertionError: what differs and by how much, where that starts, and which known mistakes look
     like it, first of all one of the `lookalikes`.
+
+    Every value counts, each at its own size. Integers and bools must be equal, infinities too,
+    and NaN matches nothing, NaN neither: where NaN must stay NaN, a check asks for that. Devices
+    must agree, and what has no values (on the meta device) matches nothing. The inputs stay as
+    they are, and torch's default dtype and device play no part.
     """
+    if not isinstance(mine, torch.Tensor):
+        raise AssertionError(f"{name}: nanoserve gives {mine!r:.200}, and a tensor is wanted")
+    if mine.is_meta or theirs.is_meta:
+        raise AssertionError(f"{name}: on the meta device there are no values to compare")
+    if not theirs.is_floating_point():
+        rtol = atol = 0.0
 
     def explain(message: str) -> str:
         head = f"{name} does not match HuggingFace. {message}"
@@ -32,7 +43,8 @@ def compare(
     torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol, msg=explain)
     if not mine.numel():
         raise AssertionError(f"{name}: there is nothing to compare")
-    return (mine.double() - theirs.double()).abs().max().item()
+    off = (mine.double() - theirs.double()).abs()
+    return off.nan_to_num(0.0).max().item()  # an infinity less itself is NaN
 
 
 @dataclass

@@ -110,14 +110,17 @@ def causes(
     constant = len(ratios) and (ratios - ratios.median()).abs().max() < 1e-3
     if constant and abs(ratios.median() - 1) > 1e-2:
         times = f"{ratios.median().item():.4g} times"
-        found.append(f"a forgotten or doubled scale: mine is {times} theirs")
+        scale = f"a forgotten or doubled scale: mine is {times} theirs"
+        found.append(scale if mine.any() else "nothing at all: mine is 0 everywhere")
     if torch.allclose(mine.flatten().sort().values, theirs.flatten().sort().values, rtol, atol):
         found.append("the right values in the wrong places: a layout, a transpose or a swap")
     if wrong.dim() >= 3:
         time = wrong.dim() - 2
         steps = (mine - theirs).abs().amax([d for d in range(wrong.dim()) if d != time])
-        half = len(steps) // 2
-        if len(steps) > 8 and steps[0] <= 1e-5 and steps[half:].mean() > steps[1:half].mean():
+        half, late = len(steps) // 2, int((steps > 1e-5).int().argmax())  # the first that is off
+        if late > 8 and (steps[late:] > 1e-5).all():
+            found.append(f"a limit at position {late}: right before it, wrong from there on")
+        elif len(steps) > 8 and steps[0] <= 1e-5 and steps[half:].mean() > steps[1:half].mean():
             found.append("a wrong rotation: nothing at the first position, and more with distance")
         elif len(steps) > 8 and steps[0] <= 1e-5:
             found.append("a mask or a mix that is wrong where there is more than one position")
