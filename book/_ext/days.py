@@ -19,7 +19,7 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 DAY = re.compile(r"(?:.*/)?day\d\d")
-BYLINE = re.compile(r"(\d{4}-\d\d-\d\d) · \d+ minutes · ")
+BYLINE = re.compile(r"(\d{4}-\d\d-\d\d) · \d+ minutes(?: to read, \d+ to work through)? · ")
 
 
 @dataclass(frozen=True)
