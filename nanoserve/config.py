@@ -235,7 +235,7 @@ def read_fields(values: dict[str, Any]) -> dict[str, Any]:
         given["eos_token_id"] = tuple(given["eos_token_id"])
     derived = given.get("head_dim") is None
     if derived:
-        given["head_dim"] = 2  # until its two sources are known to be whole
+        given["head_dim"] = 2  # until its two sources are known
     wrong += wrong_rope + wrong_fields(ModelConfig, given)
     if derived and not wrong:
         width, heads = given["hidden_size"], given["num_attention_heads"]
@@ -248,7 +248,7 @@ def read_fields(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_file(path: str | PathLike, build: Callable[[dict], ModelConfig]) -> ModelConfig:
-    """What `build` makes of a folder's config.json; ConfigError names it."""
+    """What `build` makes of config.json; ConfigError names the file."""
     file = Path(path) / "config.json"
     try:
         return build(json_file(file))
