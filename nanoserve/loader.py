@@ -15,6 +15,7 @@ from nanoserve.checkpoints.headers import (
     CheckpointError,
     TensorInfo,
     fail_on,
+    first,
     read_header,
     weight_files,
 )
@@ -105,7 +106,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # what weights are stored in
 
 
 def wrong_tensors(config: ModelConfig, index: dict[str, TensorInfo]) -> list[str]:
-    """What is missing, what does not fit, what is unknown, in this order."""
+    """What is missing, what does not fit, what is unknown: some of each."""
     shapes, unfit, unknown = config.tensor_shapes(), [], []
     missing = [f"{name}: missing" for name in shapes if name not in index]
     for name, info in index.items():
@@ -118,7 +119,7 @@ def wrong_tensors(config: ModelConfig, index: dict[str, TensorInfo]) -> list[str
             unfit.append(f"{name}: shape {list(info.shape)}, not {list(wanted)}")
         if info.dtype not in FLOATS:
             unfit.append(f"{name}: dtype {info.dtype}, not of {FLOATS}")
-    return missing + unfit + unknown
+    return first(missing, 6) + first(unfit, 7) + first(unknown, 6)
 
 
 def refuse_other_sizes(config: ModelConfig, path: str | PathLike) -> None:
@@ -173,17 +174,17 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     `model` is any module whose parameters have our names, or a part of
     one. Its dtypes stay: values are cast as they are copied. Returns the
     names of tensors without a parameter, and warns of NaN and infinity.
-    CheckpointError tells all that is wrong before a byte is copied: the
-    model is untouched. Only files that change while they are read can
-    fail later.
+    CheckpointError tells all that is wrong with the files, or with the
+    model, before a byte is copied: the model is untouched. Only files
+    that change while they are read can fail later.
     """
     config, index = ModelConfig.from_pretrained(path), read_index(path)
+    fail_on(wrong_tensors(config, index), Path(path))
     copies, problems = plan_copies(model, key_map(config), index)
-    problems = wrong_tensors(config, index) + problems
     for name, parameter in model.named_parameters():
         if parameter.is_meta:
             problems.append(f"{name}: no memory, call model.to_empty first")
-    fail_on([*dict.fromkeys(problems)], Path(path))  # each once
+    fail_on(problems, Path(path))
     if config.tie_word_embeddings and HEAD in index:
         refuse_other_head(index, path)
     not_finite = copy_tensors(copies, index)

@@ -58,11 +58,16 @@ class TensorInfo:
 
 def fail_on(problems: list[str], where: Path) -> None:
     """Raise CheckpointError with all the problems, 20 lines at most; do nothing if none."""
-    if len(problems) > 19:
-        problems = [*problems[:18], f"and {len(problems) - 18} more"]
     if problems:
-        lines = [printable(f"{where} cannot be loaded:"), *map(printable, problems)]
+        lines = map(printable, [f"{where} cannot be loaded:", *first(problems, 19)])
         raise CheckpointError("\n  ".join(lines))
+
+
+def first(lines: list[str], count: int) -> list[str]:
+    """At most `count` lines; the last says how many more there are, where there are."""
+    if len(lines) <= count:
+        return lines
+    return [*lines[: count - 1], f"and {len(lines) - count + 1} more"]
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
