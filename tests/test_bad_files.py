@@ -136,22 +136,6 @@ def test_long_lists_are_cut(one, model):
     assert told.count("more") == 2
 
 
-def test_a_note_of_a_megabyte_in_the_header(one, model):
-    """As some trainers write their log there: the file is whole."""
-    header, data = header_of(one / "model.safetensors")
-    header["__metadata__"] = {"format": "pt", "log": "x" * 1_200_000}
-    write(one / "model.safetensors", header, data)
-    assert load_weights(model, one) == []
-
-
-def test_parameters_saved_as_nothing(one, model):
-    """ZeRO-3 without gathering writes shape [0] for each of them."""
-    header, _ = header_of(one / "model.safetensors")
-    nothing = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    write(one / "model.safetensors", {n: nothing for n in header if n[0] != "_"}, b"")
-    refused(model, one, "model.embed_tokens.weight: shape [0], not [97, 48]", "more")
-
-
 def test_tied_head_that_differs(one, model):
     header, data = header_of(one / "model.safetensors")
     embed = header["model.embed_tokens.weight"]
