@@ -106,14 +106,14 @@ FLOATS = ("F64", "F32", "F16", "BF16")  # what weights are stored in
 
 
 def wrong_tensors(config: ModelConfig, index: dict[str, TensorInfo]) -> list[str]:
-    """What is missing, what does not fit, what is unknown: some of each."""
+    """What is missing, does not fit or is unknown, some of each."""
     shapes, unfit, unknown = config.tensor_shapes(), [], []
     missing = [f"{name}: missing" for name in shapes if name not in index]
     for name, info in index.items():
         wanted = shapes.get(name)
         if wanted is None:  # RoPE's table is of old files (Day 4)
             if name != HEAD and not name.endswith("rotary_emb.inv_freq"):
-                unknown.append(f"{name}: unexpected, no part of the model")
+                unknown.append(f"{name}: unexpected, the model has no such tensor")
             continue
         if info.shape != wanted:
             unfit.append(f"{name}: shape {list(info.shape)}, not {list(wanted)}")
@@ -181,9 +181,9 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     config, index = ModelConfig.from_pretrained(path), read_index(path)
     fail_on(wrong_tensors(config, index), Path(path))
     copies, problems = plan_copies(model, key_map(config), index)
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            problems.append(f"{name}: no memory, call model.to_empty first")
+    empty = [name for name, p in model.named_parameters() if p.is_meta]
+    what = "no memory, call model.to_empty first"
+    problems += [f"{name}: {what}" for name in empty]
     fail_on(problems, Path(path))
     if config.tie_word_embeddings and HEAD in index:
         refuse_other_head(index, path)

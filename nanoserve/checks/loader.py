@@ -30,6 +30,8 @@ def check_names(ref: Reference) -> dict[str, str]:
     where = label(ref.path)
     stored = check_index(ref.path)
     names = attempt(f"key_map, {where}", key_map, ModelConfig.from_pretrained(ref.path))
+    if not isinstance(names, dict):
+        raise AssertionError(f"key_map, {where}: it must return a dict, and returned {names!r:.99}")
     wanted = {our_name(name): name for name in stored if our_name(name) in ref.parameters}
     wrong = [name for name in wanted if names.get(name) != wanted[name]]
     if wrong:
