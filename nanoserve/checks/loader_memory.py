@@ -70,7 +70,7 @@ def memory() -> Iterator[dict[str, list[int]]]:
             seen[kind].append(int(found[1]) * 1024 if found else 0)
 
     def watch():
-        while not done.wait(0.0005):
+        while not done.wait(0.001):
             look()
 
     look()
