@@ -20,7 +20,8 @@ class CellError(ValueError):
 class Cell:
     """One module cell. `imports` goes by the names they bind, `parts` by those they define.
 
-    `module` is the file within nanoserve/ without its suffix: "layers", "engine/blocks".
+    `module` is the file within nanoserve/ without its suffix: "layers", "engine/blocks". A cell
+    with the tag `given` is whole in practice notebooks too.
     """
 
     module: str
@@ -29,6 +30,7 @@ class Cell:
     doc: str = ""
     imports: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
+    given: bool = False
 
     @classmethod
     def parse(cls, source: str, where: str, day: str = "") -> "Cell | None":
