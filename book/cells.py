@@ -5,6 +5,7 @@ import inspect
 import io
 import itertools
 import re
+import symtable
 import tokenize
 from dataclasses import dataclass, field
 
@@ -146,3 +147,14 @@ def has_comment(text: str) -> bool:
     """Whether Python code has a comment."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return any(token.type == tokenize.COMMENT for token in tokens)
+
+
+def global_names(source: str) -> set[str]:
+    """The global names that code reads."""
+    names, tables = set(), [symtable.symtable(source, "cell", "exec")]
+    for table in tables:
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or table is tables[0]):
+                names.add(symbol.get_name())
+    return names

@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from cells import Cell, CellError, dotted
+from cells import Cell, CellError, dotted, global_names
 from modules import Module
 from pieces import Record, missing_in, to_write
 from tangle import BOOK, read, tidy, write
@@ -24,8 +24,9 @@ from tangle import BOOK, read, tidy, write
 class Desk:
     """A day at work in a kernel. `live` holds the reader's pieces run since its first cell."""
 
-    def __init__(self, day: str, folder: Path):
+    def __init__(self, day: str, folder: Path, names: dict | None = None):
         self.day, self.folder, self.live = day, folder, {}
+        self.names = {} if names is None else names  # the notebook's
         self.record, self.wanted = Record(folder, day), to_write(day)
         self.earlier = {}  # day -> the pieces of it that are the reader's here
 
@@ -54,6 +55,16 @@ class Desk:
         forget_modules()
         for name in texts:
             importlib.import_module(dotted(name))
+
+    def before(self, info) -> None:
+        """A module cell is run first of all after a restart: give it the names of its module."""
+        try:
+            cell = Cell.parse(info.raw_cell or "", "this cell")
+            known = vars(importlib.import_module(dotted(cell.module))) if cell else {}
+            wanted = (global_names(info.raw_cell) - self.names.keys()) if cell else set()
+        except Exception:  # the cell is not Python, or its module is not there yet
+            return
+        self.names.update((name, known[name]) for name in wanted & known.keys())
 
     def after(self, result) -> None:
         """A cell has run: keep the reader's piece, or mark as passed what the board has judged."""
@@ -117,8 +128,9 @@ def begin(day: str, mine: bool = True) -> None:
 
     shell, folder = get_ipython(), Path.cwd()
     if hasattr(shell, "desk"):
+        shell.events.unregister("pre_run_cell", shell.desk.before)
         shell.events.unregister("post_run_cell", shell.desk.after)
-    desk = shell.desk = Desk(day, folder)
+    desk = shell.desk = Desk(day, folder, shell.user_ns)
     os.environ["NANOSERVE_PACKAGE"] = str(desk.package)
     os.environ.setdefault("NANOSERVE_WEIGHTS", str(BOOK.parent / "weights"))
     os.environ.setdefault("JPY_SESSION_NAME", f"{day}.ipynb")
@@ -131,6 +143,7 @@ def begin(day: str, mine: bool = True) -> None:
     except Exception as error:
         print(f"Your pieces of earlier days do not fit together, so the book's are used: {error}")
         desk.lay_out(False)
+    shell.events.register("pre_run_cell", desk.before)
     shell.events.register("post_run_cell", desk.after)
     yours = [f"{', '.join(names)} (Day {int(d[3:])})" for d, names in desk.earlier.items()]
     if yours:

@@ -1,8 +1,9 @@
 """What a notebook shows of an error: where the message says all, the message alone.
 
 A verdict of the judge (nanoserve's comparison and checks), an error class of nanoserve's own such
-as ConfigError, and a blank of a practice notebook need no traceback. Everything else keeps its own;
-in practice less the frames of code that is not the reader's, which would show the answers.
+as ConfigError, a cell that cannot be placed, and a blank of a practice notebook need no traceback.
+Everything else keeps its own; in practice less the frames of code that is not the reader's, which
+would show the answers.
 """
 
 import linecache
@@ -15,6 +16,7 @@ from tangle import package
 TODO = "is yours to write"  # ends what a practice notebook's blank says
 JUDGES = ("nanoserve.comparison", "nanoserve.checks")
 CALLING = str(Path("torch", "nn", "modules", "module.py"))  # torch's way into a forward
+STOPPED = "The comparison cannot go on with what your code has given it, perhaps nothing: "
 
 
 def install(shell) -> None:
@@ -23,6 +25,8 @@ def install(shell) -> None:
     def handle(shell, etype, value, traceback, tb_offset=None) -> None:
         if says_all(value):
             value._render_traceback_ = lambda: [told(value, shell)]
+        elif hasattr(shell, "desk") and stopped(value, shell):
+            value._render_traceback_ = lambda: [f"{STOPPED}{value!r}"]
         elif hasattr(shell, "desk"):
             traceback = less(traceback, shell)
             for other in causes(value):
@@ -39,9 +43,14 @@ def says_all(error: Exception) -> bool:
     if isinstance(error, NotImplementedError):
         return str(error).endswith(TODO)
     if isinstance(error, AssertionError):
-        names = [frame.tb_frame.f_globals.get("__name__", "") for frame in frames(error)]
-        return any(name.startswith(JUDGES) for name in names)
-    return type(error).__module__.split(".")[0] == "nanoserve"
+        return any(map(is_judge, frames(error)))
+    return type(error).__module__.split(".")[0] in ("nanoserve", "cells")
+
+
+def stopped(error: Exception, shell) -> bool:
+    """Whether a check broke off in its own lines, as it does where a function returns nothing."""
+    codes = [frame.tb_frame.f_code for frame in frames(error) if in_package(frame.tb_frame.f_code)]
+    return any(map(is_judge, frames(error))) and not any(is_readers(c, shell) for c in codes)
 
 
 def told(error: Exception, shell) -> str:

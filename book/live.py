@@ -12,14 +12,13 @@ import importlib.util
 import linecache
 import os
 import re
-import symtable
 import sys
 import types
 import warnings
 from pathlib import Path
 
 import errors
-from cells import Cell, CellError, dotted
+from cells import Cell, CellError, dotted, global_names
 from modules import Module, changed, definitions
 from rebinding import rebind
 from tangle import (
@@ -130,17 +129,6 @@ def refuse_strangers(module: Module, names: set[str], namespace: dict) -> None:
             f"the notebook knows {', '.join(missing)}, but nanoserve/{module.name}.py does not: "
             "import or define it in this cell"
         )
-
-
-def global_names(source: str) -> set[str]:
-    """The global names that code reads."""
-    names, tables = set(), [symtable.symtable(source, "cell", "exec")]
-    for table in tables:
-        tables += table.get_children()
-        for symbol in table.get_symbols():
-            if symbol.is_referenced() and (symbol.is_global() or table is tables[0]):
-                names.add(symbol.get_name())
-    return names
 
 
 def execute(name: str, path: Path, text: str, cell: Cell) -> None:

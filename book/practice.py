@@ -127,12 +127,17 @@ def asserts(nodes: list[ast.stmt]) -> list[tuple[int, int]]:
     """Where statements that only assert stand: first and last line."""
     found = []
     for node in nodes:
-        inner = [getattr(node, name, []) for name in ("body", "orelse")]
-        inside = asserts(inner[0]) + asserts(inner[1])
-        if isinstance(node, ast.Assert) or (inside and len(inside) == sum(map(len, inner))):
+        blocks = []
+        if isinstance(node, ast.For | ast.While | ast.If | ast.With):
+            blocks = [block for block in (node.body, getattr(node, "orelse", [])) if block]
+        inside = [asserts(block) for block in blocks]
+        empty = [len(part) == len(block) for part, block in zip(inside, blocks, strict=True)]
+        if isinstance(node, ast.Assert) or (blocks and all(empty)):
             found.append((node.lineno, node.end_lineno))
-        else:
-            found += inside
+        else:  # a block cannot be left with nothing in it
+            found += [
+                at for part, gone in zip(inside, empty, strict=True) if not gone for at in part
+            ]
     return found
 
 
