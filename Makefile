@@ -10,7 +10,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py
+IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py tests/test_lab.py
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
 # Before a kernel starts: its debugger's warning would be in the way of the output.
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -46,7 +46,7 @@ site: setup
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)
 
 lab: setup
-	$(BIN)/jupyter lab book
+	$(BIN)/python book/lab.py
 
 refresh: setup
 	$(BIN)/python book/refresh.py

@@ -162,8 +162,8 @@ def main(target: Path = ROOT / "practice") -> int:
             continue
         nbformat.write(practice(path), new)
         print(f"{new.name}: written")
-    jupyter = Path(os.path.relpath(sys.executable)).parent / "jupyter"
-    print(f"Open them with: {shlex.join([str(jupyter), 'lab', os.path.relpath(target)])}")
+    command = map(os.path.relpath, (sys.executable, BOOK / "lab.py", target))
+    print(f"Open them with: {shlex.join(command)}")
     return 0
 
 
