@@ -28,7 +28,12 @@ def served(folder: Path, home: Path):
     settings = home / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text(SETTINGS)
-    flags = ["--no-browser", "--allow-root", "--ServerApp.port=0", "--IdentityProvider.token=sesame"]
+    flags = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.port=0",
+        "--IdentityProvider.token=sesame",
+    ]
     flags += [f"--LabApp.user_settings_dir={home / 'settings'}"]
     server = subprocess.Popen(
         [sys.executable, ROOT / "book" / "lab.py", folder, *flags],
@@ -126,11 +131,9 @@ def test_no_answer_is_in_sight_before_it_is_given(practice, day):
     assert "Recap" in text and text.count("Hints") >= 1  # down to the end
     assert len(secrets) > 5 and [secret for secret in secrets if secret in text] == []
     # What is opened is in sight: this test would see it.
-    page.locator("summary", has_text="Solution").first.click()
-    solution = next(
-        secret for secret in secrets if secret in flat(page.locator("body").inner_text())
-    )
-    assert solution
+    page.evaluate("document.querySelectorAll('details').forEach(node => (node.open = true))")
+    opened = flat(page.locator("body").inner_text())
+    assert any(secret in opened for secret in secrets)
 
 
 def test_the_book_is_trusted_and_its_tools_are_out_of_sight(browser, tmp_path):
