@@ -12,7 +12,7 @@ PYTHON ?= python3
 # Whatever is set here, and wherever the folder was moved to: no script of .venv is run, its first
 # line holds the old place.
 RUN := .venv/bin/python -E book/environment.py
-IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py
+IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py tests/test_lab.py
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
 # Says "moved" where .venv was set up in another folder, which packages in it know, or its Python
 # is gone.
@@ -50,7 +50,7 @@ site: setup
 	$(RUN) -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)
 
 lab: setup
-	$(RUN) -m jupyterlab book
+	$(RUN) book/lab.py
 
 refresh: setup
 	$(RUN) book/refresh.py

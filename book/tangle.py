@@ -71,6 +71,7 @@ def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
                         raise
                     continue
                 if found:
+                    found.given = "given" in cell["metadata"].get("tags", [])
                     yield found
 
 

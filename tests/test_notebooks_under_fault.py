@@ -57,12 +57,16 @@ def first_cells(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("day", DAYS)
-def test_without_a_checkpoint_the_first_cell_gives_the_command(day, first_cells, monkeypatch):
+def test_without_a_checkpoint_the_first_cell_gives_the_command(
+    day, first_cells, monkeypatch, capsys
+):
     monkeypatch.setenv("NANOSERVE_WEIGHTS", "/nowhere")
     error, _ = first_cells(day)
     assert type(error).__name__ == "CheckpointError"
     line = command("download", "smollm2-135m")
     assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: run `{line}`."
+    # Nothing but the message: the command is what the reader needs.
+    assert capsys.readouterr().out.strip() == str(error)
 
 
 @pytest.mark.parametrize("make", ["", "file", "folder", "pickle"])
