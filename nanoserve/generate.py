@@ -6,55 +6,18 @@ Built in the book: day08, day10. Edit there, then run book/tangle.py.
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
 import torch
 
 from nanoserve.cache import KVCache
+from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.checkpoints.strictjson import json_file
 from nanoserve.config import ModelConfig
 from nanoserve.model import Llama
 from nanoserve.sampling import Logprob, SamplingParams, logprobs_of, process, sample
-
-
-def check_prompt(config: ModelConfig, prompt_ids: Sequence[int], max_tokens: int) -> None:
-    """ValueError unless max_tokens can follow these ids in the context."""
-    if not len(prompt_ids):
-        raise ValueError("the prompt is empty: the model starts from a token")
-    for place, token in enumerate(prompt_ids):
-        if isinstance(token, bool) or not isinstance(token, int):
-            raise ValueError(f"prompt id {place} is {token!r}, not an int")
-        if not 0 <= token < config.vocab_size:
-            raise ValueError(
-                f"prompt id {place} is {token}, outside the vocabulary of {config.vocab_size}"
-            )
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
-        raise ValueError(f"max_tokens must be an int, got {max_tokens!r}")
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-    asked, context = len(prompt_ids) + max_tokens, config.max_position_embeddings
-    if asked > context:
-        raise ValueError(
-            f"{len(prompt_ids)} prompt ids and max_tokens {max_tokens} make "
-            f"{asked}, past the context of {context}: shorten one of them"
-        )
-
-
-def stop_ids(path: str | PathLike) -> tuple[int, ...]:
-    """The ids that end a text, of the checkpoint in folder `path`.
-
-    generation_config.json says it, where it is there and says so; else
-    config.json does. Either may hold one id or several: Llama 3's chat
-    models have three.
-    """
-    ids = ModelConfig.from_pretrained(path).eos_token_id
-    file = Path(path) / "generation_config.json"
-    if file.is_file():
-        ids = json_file(file).get("eos_token_id", ids)
-    if ids is None:
-        return ()
-    return (ids,) if isinstance(ids, int) else tuple(ids)
 
 
 @torch.inference_mode()
@@ -76,13 +39,68 @@ def greedy(
     ids = torch.tensor([list(prompt_ids)], device=device)  # (1, T)
     new = []
     while len(new) < max_tokens:
-        last = model(ids)[:, -1]  # (1, C): the others were read before
+        last = model(ids)[:, -1]  # (1, C): earlier ones are no news
         token = model.logits(last).argmax(-1)  # (1,)
         ids = torch.cat([ids, token[:, None]], -1)
         new.append(token.item())
         if new[-1] in stop_token_ids:
             break
     return new
+
+
+def check_prompt(config: ModelConfig, prompt_ids: Sequence[int], max_tokens: int) -> None:
+    """ValueError unless max_tokens can follow these ids."""
+    check_ids(config, prompt_ids)
+    check_room(config, len(prompt_ids), max_tokens)
+
+
+def check_ids(config: ModelConfig, prompt_ids: Sequence[int]) -> None:
+    """ValueError unless these are ids of the vocabulary, one or more."""
+    if not len(prompt_ids):
+        raise ValueError("the prompt is empty: there is no token to go on from")
+    for place, token in enumerate(prompt_ids):
+        if isinstance(token, bool) or not isinstance(token, Integral):
+            raise ValueError(f"prompt id {place} is no int: {token!r}")
+        if not 0 <= token < config.vocab_size:
+            raise ValueError(
+                f"prompt id {place} is {token}, outside the vocabulary of {config.vocab_size}"
+            )
+
+
+def check_room(config: ModelConfig, taken: int, max_tokens: int) -> None:
+    """ValueError unless max_tokens fit behind `taken` in the context."""
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
+        raise ValueError(f"max_tokens must be an int: {max_tokens!r}")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be 1 or more: {max_tokens}")
+    context = config.max_position_embeddings
+    if taken + max_tokens > context:
+        raise ValueError(
+            f"{taken} prompt ids and max_tokens {max_tokens} are "
+            f"{taken + max_tokens}, past the context of {context}: "
+            "shorten one of them"
+        )
+
+
+def stop_ids(path: str | PathLike) -> tuple[int, ...]:
+    """The ids that end a text, of the checkpoint in folder `path`.
+
+    generation_config.json says it, where it is there and says so; else
+    config.json does. Either may hold one id or a list. ConfigError or
+    CheckpointError where one cannot be read.
+    """
+    ids = ModelConfig.from_pretrained(path).eos_token_id
+    file = Path(path) / "generation_config.json"
+    if file.is_file():
+        try:
+            stated = json_file(file).get("eos_token_id")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{file} cannot be read: {error}") from None
+        ids = ids if stated is None else stated  # 0 is an id
+    ids = () if ids is None else (ids,) if isinstance(ids, int) else ids
+    if not all(type(i) is int for i in ids):
+        raise CheckpointError(f"{file}: eos_token_id must be whole numbers")
+    return tuple(ids)
 
 
 @dataclass(frozen=True)
