@@ -141,7 +141,7 @@ def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> I
         most = max(1, context - len(prompt_ids))
     check_prompt(model.config, prompt_ids, most)
     if params.stop:
-        raise ValueError("stop texts need a tokenizer: use LLM, or stop_token_ids")
+        raise ValueError("stop texts need a tokenizer: pass stop_token_ids instead")
     return pieces(model, list(prompt_ids), params, most)
 
 
