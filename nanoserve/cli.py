@@ -7,9 +7,11 @@ needs is imported when it runs.
 import argparse
 import os
 import sys
+import time
+from dataclasses import fields
 
 from nanoserve import __version__
-from nanoserve.checkpoints import CheckpointError, weights_dir
+from nanoserve.checkpoints import CheckpointError, checkpoint_path, weights_dir
 from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
 from nanoserve.checkpoints.places import command
 
@@ -52,6 +54,63 @@ def run_download(args: argparse.Namespace) -> None:
         print(f"{path.name} is complete: {path}")
 
 
+def add_generate(commands) -> None:
+    """The arguments of `nanoserve generate`: those of SamplingParams, and what to go on from."""
+    about = "go on from a text, token by token"
+    parser = commands.add_parser("generate", help=about, description=about)
+    parser.set_defaults(run=run_generate)
+    parser.add_argument("text", help="what to go on from")
+    parser.add_argument("--checkpoint", help=f"a name or a folder; default {DEFAULT}")
+    parser.add_argument("--max-tokens", type=int, default=128, help="at most so many; default 128")
+    parser.add_argument("--ignore-eos", action="store_true", help="go on where the model ends")
+    numbers = {
+        "temperature": "0 takes the best token every time; default 1",
+        "top-p": "keep the likeliest tokens that together have this much of the probability",
+        "top-k": "keep this many of the likeliest tokens",
+        "min-p": "keep tokens with at least this share of the likeliest one's probability",
+        "repetition-penalty": "over 1: less of what was there, prompt and answer",
+        "presence-penalty": "over 0: less of what the answer has",
+        "frequency-penalty": "over 0: less of what the answer has often",
+        "seed": "the same seed gives the same text",
+        "min-tokens": "no end before this many",
+    }
+    for name, what in numbers.items():
+        kind = int if name in ("top-k", "seed", "min-tokens") else float
+        parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=what)
+
+
+def run_generate(args: argparse.Namespace) -> None:
+    """Print what the model writes, as it writes it. Raises ValueError, CheckpointError too."""
+    from tokenizers import Tokenizer
+    from tokenizers.decoders import DecodeStream
+
+    from nanoserve.generate import stop_ids, stream
+    from nanoserve.model import Llama
+    from nanoserve.sampling import SamplingParams
+
+    path = checkpoint_path(args.checkpoint)
+    given = {f.name: getattr(args, f.name) for f in fields(SamplingParams) if f.name in args}
+    ends = () if args.ignore_eos else stop_ids(path)
+    params = SamplingParams(**given, stop_token_ids=ends)
+    if not (path / "tokenizer.json").is_file():
+        raise CheckpointError(f"{path} has no tokenizer.json: text cannot be made into its tokens")
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    pieces = stream(Llama.from_pretrained(path), tokenizer.encode(args.text).ids, params)
+    decoder, count, start = DecodeStream(skip_special_tokens=True), 0, time.perf_counter()
+    first = start
+    try:
+        for piece in pieces:
+            print(decoder.step(tokenizer, piece.token_ids[0]) or "", end="", flush=True)
+            count += 1
+            if count == 1:
+                first = time.perf_counter()
+    finally:  # after Ctrl-C too
+        print(flush=True)
+        if count > 1:
+            rate = (count - 1) / (time.perf_counter() - first)
+            say(f"{count} tokens, the first after {first - start:.2f} s, then {rate:.1f} a second")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command. 0: all is well, 1: it is not, 2: wrong arguments, 130: interrupted."""
     if hasattr(sys.stdout, "reconfigure"):  # not so within a notebook
@@ -60,11 +119,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"nanoserve {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_download(commands)
+    add_generate(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except CheckpointError as error:
+    except ValueError as error:  # CheckpointError is one
         say(f"error: {error}")
+        return 1
+    except ImportError as error:
+        say(f"error: the Python package {error.name} is missing: pip install 'nanoserve[text]'")
         return 1
     except BrokenPipeError:  # `--list | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
         say(f"error: {error.filename or weights_dir()} cannot be read ({error.strerror or error})")
         return 1
     except KeyboardInterrupt:
-        say("interrupted: nothing half made was left under the checkpoint's name")
+        done = " nothing half made was left under the checkpoint's name"
+        say("interrupted" + (f":{done}" if args.run is run_download else ""))
         return 130
     return 0

@@ -28,6 +28,12 @@ class Mutant:
     looks: str
     edits: tuple[tuple[str, str], ...]
     equivalent: str = ""
+    report: str = ""  # where somebody met it: the address of a public report
+
+    def cell(self) -> str:
+        """The first cell of its row on the page of bugs."""
+        met = f" ([met here]({self.report}))" if self.report else ""
+        return f"`{self.name}`: {self.bug}{met}"
 
     def source(self) -> str:
         """The module with the bug. ValueError where the edit no longer applies."""
@@ -60,6 +66,7 @@ def catalog() -> list[Mutant]:
                     looks=entry["looks"],
                     edits=tuple(map(tuple, edits)),
                     equivalent=entry.get("equivalent", ""),
+                    report=entry.get("report", ""),
                 )
             )
     return sorted(found, key=lambda mutant: (mutant.judge, mutant.module))

@@ -1,0 +1,239 @@
+"""Greedy generation held against HuggingFace's own `generate`: Day 8."""
+
+import json
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from nanoserve.checkpoints.headers import CheckpointError
+from nanoserve.checks.common import BF16, F32, agree, attempt, holds, must_raise
+from nanoserve.checks.model import VARIANTS, VOCAB, make, tokens
+from nanoserve.checks.model_loading import load
+from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.generate import greedy, stop_ids
+from nanoserve.model import Llama
+from nanoserve.reference import transformers
+
+# Text, the most new tokens, and stop ids: several for some, and the last text ends by itself, with
+# a full stop (id 30).
+TEXTS = (
+    ("The capital of France is", 3, ()),
+    ("def add(a, b):\n    return", 4, ()),
+    ("1, 2, 3, 4, 5,", 4, ()),
+    ("Once upon a time there was a", 3, ()),
+    ("Die Hauptstadt von Deutschland ist", 3, ()),
+    ("Water boils at a temperature of", 3, (0, 1, 2)),
+    ("She opened the door, looked around and", 3, (2,)),
+    ("The opposite of hot is", 5, (2, 30, 0)),
+)
+
+
+def their_model(path: Path, dtype: torch.dtype = F32) -> nn.Module:
+    """HuggingFace's model of the checkpoint in `path`, eager, with none of its own settings."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, attn_implementation="eager", local_files_only=True
+    )
+    model.generation_config = transformers.GenerationConfig()
+    return model.eval()
+
+
+@torch.inference_mode()
+def their_greedy(
+    model: nn.Module, prompt: Sequence[int], most: int, stops: Collection[int]
+) -> tuple[list[int], torch.Tensor]:
+    """The new ids of HuggingFace's `generate`, and the scores (n, V) of every step."""
+    ids = torch.tensor([list(prompt)])
+    settings = transformers.GenerationConfig(
+        do_sample=False,
+        max_new_tokens=most,
+        eos_token_id=list(stops) or None,
+        pad_token_id=0,
+        use_cache=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+    return out.sequences[0, ids.shape[1] :].tolist(), torch.cat(out.logits)
+
+
+def greedy_prompts(path: Path) -> Iterator[tuple[list[int], int, tuple[int, ...]]]:
+    """Eight prompts with their limits and stop ids: texts, or seeded ids without a tokenizer."""
+    if (path / "tokenizer.json").is_file():
+        encode = Tokenizer.from_file(str(path / "tokenizer.json")).encode
+        for text, most, stops in TEXTS:
+            yield encode(text).ids, most, stops
+        return
+    seeded = torch.Generator().manual_seed(0)
+    for length, (_, most, stops) in zip((1, 2, 4, 5, 9, 16, 17, 33), TEXTS, strict=True):
+        yield torch.randint(500, (length,), generator=seeded).tolist(), most, stops
+
+
+@contextmanager
+def watched(model: Llama) -> Iterator[list[torch.Tensor]]:
+    """The scores that the model's head gives meanwhile, in order."""
+    given, head = [], model.logits
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        given.append(head(x))
+        return given[-1]
+
+    model.logits = logits
+    try:
+        yield given
+    finally:
+        del model.logits
+
+
+def recorded(
+    model: Llama, prompt: list[int], most: int, stops: Collection[int]
+) -> tuple[list[int], torch.Tensor]:
+    """Our new ids, and the scores (n, V) of every step."""
+    before = list(prompt)
+    with watched(model) as given:
+        mine = attempt(f"greedy from {prompt[:4]}", greedy, model, prompt, most, stops)
+    agree("the caller's prompt after greedy", prompt, before)
+    holds("greedy must give a list of int", type(mine) is list and {*map(type, mine)} <= {int})
+    sizes = {rows.numel() for rows in given}
+    holds(
+        "a step of greedy must put one position through the head",
+        sizes == {model.config.vocab_size} and len(given) == len(mine),
+        f"in {len(given)} calls for {len(mine)} tokens it made {max(sizes, default=0)} scores",
+    )
+    return mine, torch.cat([rows.reshape(1, -1) for rows in given])
+
+
+def same_ids(name: str, mine: list[int], theirs: list[int], scores: torch.Tensor) -> None:
+    """AssertionError unless the ids are theirs, up to a margin that rounding can turn over."""
+    two = scores.topk(2).values
+    sure = (two[:, 0] - two[:, 1] > 1e-4 * (1 + two[:, 0].abs())).tolist()
+    first = sure.index(False) if False in sure else len(theirs)
+    if first == len(theirs) or mine[:first] != theirs[:first]:
+        agree(f"{name}, new ids", mine, theirs)
+
+
+def check_greedy(board: Scoreboard) -> None:
+    """On made models: stops in every place, ties, the end of the context, what is refused."""
+    for variant in VARIANTS:
+        theirs = make(variant | {"max_position_embeddings": 64}).eval()
+        theirs.generation_config = transformers.GenerationConfig()
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / MADE_UP
+            theirs.save_pretrained(path)
+            model = load(path)
+            check_stops(board, model, theirs)
+            check_context(model)
+            check_refusals(model)
+            check_ties(model)
+            check_stop_files(path)
+            half = their_model(path, BF16)
+            wanted, _ = their_greedy(half, tokens(1, 9)[0].tolist(), 8, ())
+            mine = greedy(load(path, dtype=BF16), tokens(1, 9)[0].tolist(), 8)
+            agree("ids of a bf16 model", mine, wanted)
+
+
+def check_stops(board: Scoreboard, model: Llama, theirs: nn.Module) -> None:
+    """A stop at every place of a text, alone and among others; texts of 1 and of 40 tokens."""
+    for length in (1, 2, 40):
+        prompt = tokens(1, length)[0].tolist()
+        free, scores = their_greedy(theirs, prompt, 9, ())
+        mine, steps = recorded(model, prompt, 9, ())
+        same_ids(f"made model, prompt of {length}", mine, free, scores)
+        bar = 1e-5 * scores.abs().max().item()
+        name = f"prompt of {length}"
+        board.compare(None, "scores of every step", name, steps, scores, atol=bar)
+        check_no_graph(model, prompt)
+        for place, stop in enumerate(free):
+            unused = next(i for i in range(VOCAB) if i not in free)
+            for stops in ([stop], (unused, stop), {stop, unused}, [stop, free[-1]]):
+                end = next(i for i, token in enumerate(free) if token in stops)
+                wanted = free[: end + 1]
+                mine = attempt("greedy with stops", greedy, model, prompt, 9, stops)
+                agree(f"ids with stops {stops}, where token {place} is {stop}", mine, wanted)
+            agree(f"ids, {place + 1} at most", greedy(model, prompt, place + 1), free[: place + 1])
+
+
+def check_no_graph(model: Llama, prompt: list[int]) -> None:
+    """Whoever trains the model may call greedy: no step is kept for a gradient."""
+    model.requires_grad_(True)
+    with torch.enable_grad(), watched(model) as given:
+        attempt("greedy of a model that is trained", greedy, model, prompt, 2)
+    model.requires_grad_(False)
+    holds("no step may be kept for a gradient", not any(x.requires_grad for x in given))
+
+
+def check_context(model: Llama) -> None:
+    """The context may be filled to its last place, and no further."""
+    prompt = tokens(1, 60)[0].tolist()
+    agree("new ids that fill the context", len(attempt("greedy", greedy, model, prompt, 4)), 4)
+    must_raise(ValueError, "five ids where four fit", greedy, model, prompt, 5)
+
+
+def check_refusals(model: Llama) -> None:
+    """What is refused, before the model is run; the message names it."""
+    runs = []
+    hook = model.register_forward_hook(lambda *_: runs.append(1))
+    for what, prompt, most, words in (
+        ("an empty prompt", [], 1, ["empty"]),
+        ("an id past the vocabulary", [1, VOCAB], 1, ["1", str(VOCAB), "vocabulary"]),
+        ("a negative id", [3, 1, -1], 1, ["2", "-1"]),
+        ("an id that is no int", [1, 1.5], 1, ["1.5"]),
+        ("an id that is a bool", [True], 1, ["True"]),
+        ("max_tokens 0", [1], 0, ["max_tokens", "0"]),
+        ("max_tokens below 0", [1], -1, ["max_tokens", "-1"]),
+        ("max_tokens 1.0", [1], 1.0, ["max_tokens", "1.0"]),
+        ("max_tokens True", [1], True, ["max_tokens", "True"]),
+        ("a text past the context", [1] * 30, 35, ["65", "64"]),
+    ):
+        said = must_raise(ValueError, what, greedy, model, prompt, most)
+        untold = [word for word in words if word not in said]
+        agree(f"{what}: untold in {said!r}", untold, [])
+    hook.remove()
+    agree("runs of the model for what is refused", runs, [])
+
+
+def check_ties(model: Llama) -> None:
+    """Of two equal best scores the lower id is taken."""
+    prompt, head = tokens(1, 5)[0].tolist(), model.logits
+    for low, high in ((0, VOCAB - 1), (7, 8), (30, 59)):
+
+        def tied(x: torch.Tensor, pair=(low, high)) -> torch.Tensor:
+            scores = head(x)
+            return scores.index_fill(-1, torch.tensor(pair), scores.max().item() + 1)
+
+        model.logits = tied
+        mine = attempt("greedy with a tie", greedy, model, prompt, 2)
+        del model.logits
+        agree(f"ids where {low} and {high} tie for the best", mine, [low, low])
+
+
+def check_stop_files(path: Path) -> None:
+    """Stop ids from generation_config.json, else from config.json; one, several, or none."""
+    config, other = path / "config.json", path / "generation_config.json"
+    text = config.read_text("utf-8")
+    for first, second, wanted in (
+        (7, None, (7,)),
+        ([7, 9, 0], None, (7, 9, 0)),
+        (7, {"eos_token_id": 9}, (9,)),
+        (7, {"eos_token_id": [9, 7, 0]}, (9, 7, 0)),
+        ([7, 9], {"bos_token_id": 1}, (7, 9)),
+        (7, {"eos_token_id": None}, (7,)),
+        (7, {"eos_token_id": 0}, (0,)),
+        (None, {}, ()),
+        (7, {"eos_token_id": "9"}, None),
+        (7, [], None),
+    ):
+        config.write_text(json.dumps(json.loads(text) | {"eos_token_id": first}), "utf-8")
+        other.unlink(missing_ok=True)
+        if second is not None:
+            other.write_text(json.dumps(second), "utf-8")
+        what = f"stop ids where config.json says {first} and generation_config.json {second}"
+        if wanted is None:
+            must_raise(CheckpointError, what, stop_ids, path)
+        else:
+            agree(what, attempt("stop_ids", stop_ids, path), wanted)
+    config.write_text(text, "utf-8")
