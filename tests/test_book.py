@@ -167,3 +167,12 @@ def test_a_scoreboard_claims_no_more_than_its_tolerances(tolerances, how):
     board = Scoreboard("Day 3, the loader")
     board.compare(None, "weights", "one", torch.ones(2), torch.ones(2), **tolerances)
     assert board.verdict().endswith(f"1 tensors match HuggingFace {how}")
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem.startswith("day")], ids=str)
+def test_a_folded_check_begins_with_what_it_is(path):
+    """JupyterLab shows a folded cell's first line: under an exercise it would be the answer."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        tags = cell.metadata.get("tags", [])
+        if "remove-cell" in tags and "assert" in cell.source and "%load_ext" not in cell.source:
+            assert cell.source.startswith("#"), cell.id

@@ -70,7 +70,7 @@ def line(mutant: Mutant) -> str:
     """What the page says of a mutant before any run."""
     if mutant.equivalent:
         return f"- `{mutant.name}`: {mutant.bug}, in `{mutant.module}.py`. {mutant.equivalent}"
-    return f"| `{mutant.name}`: {mutant.bug} | {mutant.looks} |"
+    return f"| {mutant.cell()} | {mutant.looks} |"
 
 
 def result(mutant: Mutant) -> tuple[Mutant, Outcome, Outcome | None]:
