@@ -42,7 +42,8 @@ def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     blended. Source: Su et al. 2021, arXiv:2104.09864, section 3.2; the
     scaling is Llama 3.1's.
     """
-    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    pairs = torch.arange(0, config.head_dim, 2, device="cpu")
+    exponent = pairs.to(torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponent
     scaling = config.rope_scaling
     if scaling is None:

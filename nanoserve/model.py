@@ -60,7 +60,8 @@ class Llama(nn.Module):
             )
         config = ModelConfig.from_pretrained(path)
         refuse_other_sizes(config, path)
-        model = cls(config, num_blocks).to(dtype)
+        with torch.device("cpu"):  # whatever the default is
+            model = cls(config, num_blocks).to(dtype)
         load_weights(model, path)
         return model.requires_grad_(False).eval()
 

@@ -47,15 +47,7 @@ def plain(tmp_path_factory):
     return folder / "tiny", judged("", folder / "tiny", folder / "plain.pt")
 
 
-NOT_YET = pytest.mark.xfail(
-    reason="reference.py and model.py do not name the device yet", strict=True
-)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[NOT_YET] if "device" in name else []) for name in SETTINGS],
-)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_nothing_changes(name, plain, tmp_path):
     checkpoint, wanted = plain
     found = judged(SETTINGS[name], checkpoint, tmp_path / "found.pt")
