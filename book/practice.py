@@ -13,6 +13,7 @@ copied anew each time, so that links work.
 
 import ast
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -51,6 +52,7 @@ from desk import begin
 
 begin("{day}")
 %reload_ext live"""
+UNCHECKED = "# For checks of the page's numbers, which are left out in practice."
 PROGRESS = """\
 from desk import progress
 
@@ -105,7 +107,10 @@ def practised(cell: nbformat.NotebookNode, day: str) -> list[nbformat.NotebookNo
         return [cell, *map(new_markdown_cell, folds)]
     if not header and ({"remove-cell", "hide-input"} & set(tags)):
         # JupyterLab shows a folded cell's first line, and a failing one shows the rest.
-        cell.source = without_asserts(cell.source)
+        rest = without_asserts(cell.source)
+        if "remove-cell" in tags and rest != cell.source:
+            rest = re.sub(r"\A#.*", UNCHECKED, rest)
+        cell.source = rest
     return [cell] if cell.source.strip() else []
 
 
@@ -120,7 +125,8 @@ def without_asserts(source: str) -> str:
     lines = source.split("\n")
     for first, last in reversed(asserts(ast.parse(source).body)):
         del lines[first - 1 : last]
-    return "\n".join(lines).strip("\n")
+    rest = "\n".join(lines).strip("\n")
+    return rest if ast.parse(rest).body else ""  # what is left may be comments
 
 
 def asserts(nodes: list[ast.stmt]) -> list[tuple[int, int]]:

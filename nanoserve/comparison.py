@@ -88,12 +88,14 @@ class Scoreboard:
 
         `lookalikes` are what known mistakes give; what `ref` has recorded is tried after them.
 
-        Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given. The
+        Where `ref` is a checkpoint's folder nothing is on record of it, and where it is None the
+        tensors come from no checkpoint: `theirs` must be given then. The
         `tolerances` are rtol and atol, 1e-5 if not given. AssertionError as from `compare`.
         """
-        checkpoint = MADE_UP if ref is None else ref.path.name
+        checkpoint = MADE_UP if ref is None else getattr(ref, "path", ref).name
         theirs = ref.outputs[name] if theirs is None else theirs
-        lookalikes = {**(lookalikes or {}), **({} if ref is None else recorded(ref, name))}
+        on_record = recorded(ref, name) if hasattr(ref, "outputs") else {}
+        lookalikes = {**(lookalikes or {}), **on_record}
         name = f"{checkpoint}, {name} ({component})"
         error = compare(name, mine, theirs, lookalikes=lookalikes, **tolerances)
         key = checkpoint, component

@@ -170,3 +170,9 @@ def test_a_board_tells_its_rows_apart():
     for cell in ("2 match</span>, <span>error 3.0e-06", "chain, bar 5e-05", "made up</th>"):
         assert cell in page
     assert page.count(" match</span>") == 5
+
+
+def test_a_folder_stands_for_a_checkpoint_of_which_nothing_is_on_record():
+    board = Scoreboard("Day 8, greedy")
+    board.compare(Path("weights/some-model"), "ids", "a", torch.ones(2), torch.ones(2))
+    assert [row.checkpoint for row in board.rows.values()] == ["some-model"]

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from cells import HEADER
 from pieces import body_of, functions, hints, is_given, left, to_write
-from practice import main, practised, without_asserts
+from practice import UNCHECKED, main, practised, without_asserts
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = sorted(path.stem for path in (ROOT / "book").glob("day[0-9][0-9].ipynb"))
@@ -85,8 +85,11 @@ def test_checks_of_the_pages_numbers_are_left_out():
         without_asserts(code) == "a = 1\nwith c:\n    d = 2\n\nif a:\n    pass\nelse:\n    assert a"
     )
     assert without_asserts("assert truth == 'ACD'") == ""
+    assert without_asserts("# What the page says, checked.\nassert a == 1") == ""
     cell = nbformat.v4.new_code_cell("assert 1 == 1", metadata={"tags": ["remove-cell"]})
     assert practised(cell, "day05") == []
+    cell.source = "# The page checks its text.\nassert a == 1\nb = 2  # used below"
+    assert [c.source for c in practised(cell, "day05")] == [f"{UNCHECKED}\nb = 2  # used below"]
 
 
 def test_what_is_given_stays_whole():

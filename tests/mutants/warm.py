@@ -132,6 +132,11 @@ def child(folder: str, source: str, recorded: dict, send) -> None:
     """In the fork: run `source` with the package in `folder`, and send the Outcome's fields."""
     sys.path[:] = [folder, *(p for p in sys.path if Path(p or ".").resolve() != PACKAGE.parent)]
     os.chdir(folder)
+    import torch
+
+    # torch's pool of threads did not live through the fork. It is made anew here, before the
+    # threads with which transformers loads a model race for it: one of them would find none.
+    torch.set_num_threads(1)
     began = time.process_time()
     outcome = "passed", "", ""
     try:
