@@ -112,11 +112,14 @@ class Desk:
     def owns(self, function: str) -> bool:
         """Whether a function of this name, or of this last part of a name, is the reader's."""
         yours = {short(key) for key in self.live}.union(*self.earlier.values())
-        methods = {name for key in self.live for name in self.functions(key)}
+        pieces = [self.wanted[key] for key in self.live if key in self.wanted]
+        methods = {name.split(".")[-1] for piece in pieces for name in piece.functions}
         return function.split(".")[0] in yours or function in methods
 
-    def functions(self, key: str) -> list[str]:
-        return [name.split(".")[-1] for name in getattr(self.wanted.get(key), "functions", [])]
+    def gives(self, function: str) -> bool:
+        """Whether a function stands whole on this day's page."""
+        name = function.split(".")[0]
+        return any(name == short(k) and function not in p.functions for k, p in self.wanted.items())
 
 
 def begin(day: str, mine: bool = True) -> None:
@@ -134,10 +137,8 @@ def begin(day: str, mine: bool = True) -> None:
     os.environ["NANOSERVE_PACKAGE"] = str(desk.package)
     os.environ.setdefault("NANOSERVE_WEIGHTS", str(BOOK.parent / "weights"))
     os.environ.setdefault("JPY_SESSION_NAME", f"{day}.ipynb")
-    sys.path[:] = [
-        str(desk.package.parent),
-        *(p for p in sys.path if p != str(desk.package.parent)),
-    ]
+    root = str(desk.package.parent)
+    sys.path[:] = [root, *(entry for entry in sys.path if entry != root)]
     try:
         desk.lay_out(mine)
     except Exception as error:

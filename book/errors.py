@@ -60,6 +60,7 @@ def told(error: Exception, shell) -> str:
         for frame in reversed(list(frames(cause))):
             code = frame.tb_frame.f_code
             if in_package(code) and not is_judge(frame) and is_readers(code, shell):
+                linecache.checkcache(code.co_filename)  # a cell may have changed the file
                 text = linecache.getline(code.co_filename, frame.tb_lineno).strip()
                 lines.append(f"It was raised in {name_of(code)}, at `{text}`")
                 return "\n".join(lines)
@@ -104,9 +105,9 @@ def is_judge(frame: types.TracebackType) -> bool:
 
 
 def is_readers(code: types.CodeType, shell) -> bool:
-    """Whether it may be shown: in practice, what the reader wrote; elsewhere, everything."""
+    """Whether it may be shown: in practice, what the reader wrote or has whole on the page."""
     desk = getattr(shell, "desk", None)
-    return desk is None or desk.owns(name_of(code))
+    return desk is None or desk.owns(name_of(code)) or desk.gives(name_of(code))
 
 
 def name_of(code: types.CodeType) -> str:

@@ -85,6 +85,12 @@ def test_the_place_of_an_error_that_the_judge_took_is_told(shown):
     assert said == "SwiGLU differs\nIt was raised in half, at `return x / 2`"
 
 
+def test_the_place_is_looked_up_in_the_text_of_now(shown, reader):
+    assert "at `return x / 2`" in shown("judge(lambda: half('two'))")
+    assert reader.run("# nanoserve/pieces.py\ndef half(x):\n\n    return x / 3") is None
+    assert "at `return x / 3`" in shown("judge(lambda: half('two'))")
+
+
 @pytest.mark.parametrize("source", ["half('two')", "assert half(2) == 2", "bare()", "1 / 0"])
 def test_every_other_error_keeps_its_traceback(shown, source):
     said = shown(source)
@@ -92,10 +98,14 @@ def test_every_other_error_keeps_its_traceback(shown, source):
 
 
 def test_in_practice_the_books_lines_are_not_shown(shown, reader, package):
-    reader.shell.desk = SimpleNamespace(owns=lambda name: name == "half")
+    reader.shell.desk = SimpleNamespace(owns=lambda name: name == "half", gives=lambda name: False)
     said = shown("outer(lambda: half('two'))")
     assert "return x / 2" in said and "outer(lambda" in said and "the book's" not in said
     assert "perhaps nothing" in shown("use(None)")
-    reader.shell.desk = SimpleNamespace(owns=lambda name: False)
+    reader.shell.desk.owns = lambda name: False
     assert "return x / 2" not in shown("judge(lambda: half('two'))")
+    reader.shell.desk.gives = lambda name: name == "outer"  # it stands on the page
+    assert shown("judge(lambda: outer(lambda: half('two')))").endswith(
+        "at `return act()  # the book's`"
+    )
     assert "nanoserve.pieces" in sys.modules
