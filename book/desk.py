@@ -10,6 +10,7 @@ text of every piece that was run, and of those with which the day's comparison w
 """
 
 import importlib
+import linecache
 import os
 import shutil
 import sys
@@ -86,8 +87,7 @@ class Desk:
             wanted = self.wanted.get(key)
             if wanted is not None and wanted.given and wanted.text == text:
                 continue
-            gap = "\n\n\n" if imports else ""
-            piece = f"# nanoserve/{cell.module}.py\n{imports}{gap}{text}\n"
+            piece = "\n".join([f"# nanoserve/{cell.module}.py", imports, text, ""])
             self.live[key] = self.record.written[key] = piece
         self.record.save()
 
@@ -100,12 +100,11 @@ class Desk:
         yours = ", ".join(short(key) for key in wanted if key in whole)
         books = ", ".join(short(key) for key in wanted if key not in self.live)
         half = ", ".join(short(key) for key in wanted if key in self.live and key not in whole)
+        rest = f", and the book's own {books}" if books else ""
         if not yours:
             print(f"This board judged the book's own {books or half}, nothing of yours.")
-        elif books:
-            print(f"This board judged your {yours}, and the book's own {books}.")
         else:
-            print(f"This board judged your {yours}.")
+            print(f"This board judged your {yours}{rest}.")
         if half:
             print(f"Not all written yet, and not called by the comparison: {half}.")
 
@@ -155,7 +154,8 @@ def begin(day: str, mine: bool = True) -> None:
 
 
 def forget_modules() -> None:
-    """Have nanoserve imported anew."""
+    """Have nanoserve imported anew, and its lines read anew where they are shown."""
+    linecache.checkcache()
     for name in [name for name in sys.modules if name.split(".")[0] == "nanoserve"]:
         del sys.modules[name]
 

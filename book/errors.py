@@ -60,7 +60,6 @@ def told(error: Exception, shell) -> str:
         for frame in reversed(list(frames(cause))):
             code = frame.tb_frame.f_code
             if in_package(code) and not is_judge(frame) and is_readers(code, shell):
-                linecache.checkcache(code.co_filename)  # a cell may have changed the file
                 text = linecache.getline(code.co_filename, frame.tb_lineno).strip()
                 lines.append(f"It was raised in {name_of(code)}, at `{text}`")
                 return "\n".join(lines)

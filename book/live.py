@@ -90,6 +90,7 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
+        linecache.checkcache(str(path))  # tracebacks and warnings show what is there now
     live = sys.modules[dotted(cell.module)]
     namespace.update((name, getattr(live, name)) for name in cell.parts)
     # Jupyter's server names the notebook to its kernel: somebody sits there.

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from nanoserve.checks.common import BF16, F32, KIND, attempt, must_raise, stack
+from nanoserve.checks.common import BF16, F32, KIND, attempt, holds, must_raise, stack
 from nanoserve.checks.rope_slips import speed_slips, table_slips
 from nanoserve.checks.rope_turn import (
     FAR,
@@ -170,6 +170,11 @@ def check_long(board: Scoreboard, ref: Reference, config: ModelConfig) -> None:
         board.compare(ref, "cos, sin", name, mine, theirs[0])
     seeded = torch.Generator().manual_seed(0)
     x = torch.randn(1, 1, LONG, config.head_dim, generator=seeded)
+    few = attempt("RoPE on 9 tokens", apply_rope, x[:, :, :9], *(t[:9] for t in table))
+    # Asked first: spread over a wrong dimension, the long table would take all memory there is.
+    said = "apply_rope must give the shape of its heads, with a table (T, D) too"
+    found = list(getattr(few, "shape", ()))
+    holds(said, found == [1, 1, 9, config.head_dim], f"the shape is {found}")
     mine = attempt(name, apply_rope, x, *table)
     board.compare(ref, "q and k, fp32", name, mine, rotated(x, *table))
 
