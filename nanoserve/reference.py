@@ -58,8 +58,8 @@ def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
         length = min(41, *map(len, texts))
         if not length or max(map(max, texts)) >= config.vocab_size:
             raise ValueError(
-                f"{file} is another model's: it gives no ids, or some past "
-                f"vocab_size {config.vocab_size}. Move it away"
+                f"{file} is another model's: it gives no ids, or some "
+                f"past vocab_size {config.vocab_size}. Move it away"
             )
         ids = torch.tensor([text[:length] for text in texts])
         return ids, torch.arange(length).expand_as(ids)
