@@ -36,9 +36,10 @@ HOW = """\
    write. Run it, and your code is at work at once. **Until then the book's own stands in its
    place**, so the cells above run; an empty cell that you run stops those that need it.
 3. Hints, and the book's own, are folded under each.
-4. The comparison near the end judges what you have run, and says under its board whose it was. Where
-   it does not, or `desk` is not found, the kernel is new: run the cell below first. The last cell
-   shows what is written and what has passed. Later days use that, and the book's for all else.
+4. The comparison near the end judges what you have run, and says under its board whose it was.
+   Where it does not, or `desk` is not found, the kernel is new: run the cell below first. The last
+   cell shows what is written and what has passed. Later days use what has passed, and the book's
+   for all else.
 
 **To begin anew**, restart the kernel (Kernel, Restart) and run the cell below: all pieces of today
 are the book's again until you run yours, whose text stays in its cells. For a blank notebook delete
