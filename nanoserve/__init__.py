@@ -1,6 +1,13 @@
 """Llama-3.2-1B rebuilt from its weight file up, one component a day, held against HuggingFace.
 
 Importing this imports nothing else: `from nanoserve.model import Llama` is where it starts.
+
+    the model       config, loader, layers, model: read in this order
+    its text        generate, cache, sampling
+    the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
+                    like), and checks/, which the book's comparison cells call
+    checkpoints/    where weights come from, and files read without trust
+    cli             the command `nanoserve`
 """
 
 __version__ = "0.1.0"

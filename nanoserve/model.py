@@ -1,4 +1,4 @@
-"""The blocks stacked into a model.
+"""The Llama: an embedding, the blocks, the final norm and the head.
 
 Built in the book: day07. Edit there, then run book/tangle.py.
 """

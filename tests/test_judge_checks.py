@@ -1,4 +1,4 @@
-"""The judge, judged: what the checks share. tests/mutants/common.toml has bugs for it."""
+"""The judge, judged: what the checks share. tests/mutants/checks/common.toml has bugs for it."""
 
 from functools import partial
 
