@@ -26,7 +26,7 @@ from pieces import HARNESS, blanks, hints, left
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
-BESIDE = ("_static", "figures", "nanoserve.mplstyle", "bench.json", "*.md", "how-fast.ipynb")
+BESIDE = ("_static", "figures", "nanoserve.mplstyle", "*.json", "*.md", "how-fast.ipynb")
 HOW = """\
 ## Day {number}, to be written by you
 

@@ -14,7 +14,8 @@ from pieces import body_of, functions, hints, is_given, left, to_write
 from practice import UNCHECKED, main, practised, without_asserts
 
 ROOT = Path(__file__).resolve().parent.parent
-DAYS = sorted(path.stem for path in (ROOT / "book").glob("day[0-9][0-9].ipynb"))
+BOOK = ROOT / "book"
+DAYS = sorted(path.stem for path in BOOK.glob("day[0-9][0-9].ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,7 @@ def test_it_begins_with_how_it_works_and_its_links_lead_somewhere(folder, day):
     links = [link for link in links if "://" not in link]
     assert links and [link for link in links if not (folder / link).exists()] == []
     used = re.findall(r'"((?:_static|figures)/[^"]+|[\w-]+\.mplstyle)"', str(rest))
+    used += [name for name in re.findall(r"[\w-]+\.json", str(rest)) if (BOOK / name).exists()]
     assert [name for name in used if not (folder / name).exists()] == []
 
 
