@@ -31,8 +31,8 @@ def greedy(
 
     At most `max_tokens`; a stop id is the last one. Of equal scores the
     lower id wins. No cache: every step reads the whole text again.
-    ValueError where the prompt is empty, has an unknown id, or leaves
-    too little of the context.
+    ValueError where the prompt is empty or has an unknown id, where
+    max_tokens is below 1, or where the context holds too little.
     """
     check_prompt(model.config, prompt_ids, max_tokens)
     device = model.embed.weight.device
@@ -97,9 +97,10 @@ def stop_ids(path: str | PathLike) -> tuple[int, ...]:
         except (OSError, ValueError) as error:
             why = f"{file} cannot be read: {error}"
             raise CheckpointError(why) from None
-        ids = ids if stated is None else stated  # 0 is an id
+        ids = ids if stated is None else stated  # not `or`: 0 is an id
     ids = () if ids is None else (ids,) if isinstance(ids, int) else ids
-    if not all(type(i) is int for i in ids):
+    listed = isinstance(ids, list | tuple)
+    if not listed or not all(type(i) is int for i in ids):
         why = f"{file}: eos_token_id must be whole numbers"
         raise CheckpointError(why)
     return tuple(ids)

@@ -228,6 +228,8 @@ def check_stop_files(path: Path) -> None:
         (7, {"eos_token_id": 0}, (0,)),
         (None, {}, ()),
         (7, {"eos_token_id": "9"}, None),
+        (7, {"eos_token_id": 2.0}, None),
+        (7, {"eos_token_id": {}}, None),
         (7, [], None),
     ):
         config.write_text(json.dumps(json.loads(text) | {"eos_token_id": first}), "utf-8")
