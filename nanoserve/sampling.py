@@ -208,16 +208,19 @@ def process(
     its params, and `eos_ids` unless the params ignore them. Each row
     depends on itself alone. ValueError for another number of entries.
     """
-    if not len(logits) == len(params) == len(histories):
-        raise ValueError(
-            f"{len(logits)} rows of scores, {len(params)} params and "
-            f"{len(histories)} histories: wanted one of each for a row"
-        )
+    one_each(logits, params=params, histories=histories)
     done = torch.empty_like(logits, dtype=torch.float32)
     for i, (p, history) in enumerate(zip(params, histories, strict=True)):
         stops = [*p.stop_token_ids, *(() if p.ignore_eos else eos_ids)]
         done[i] = process_row(logits[i].float(), p, history, stops)
     return done
+
+
+def one_each(rows: torch.Tensor, **given: Sequence) -> None:
+    """ValueError unless each of these has an entry for every row."""
+    for name, values in given.items():
+        if len(values) != len(rows):
+            raise ValueError(f"{len(rows)} rows of scores need as many {name}, got {len(values)}")
 
 
 def uniform(seed: int, position: int) -> float:
@@ -238,11 +241,7 @@ def sample(scores: torch.Tensor, seeds: Sequence[int], positions: Sequence[int])
     ValueError where a row has NaN or nothing to choose from, or where
     seeds or positions are more or fewer than the rows.
     """
-    if not len(scores) == len(seeds) == len(positions):
-        raise ValueError(
-            f"{len(scores)} rows of scores, {len(seeds)} seeds and "
-            f"{len(positions)} positions: wanted one of each for a row"
-        )
+    one_each(scores, seeds=seeds, positions=positions)
     ends = scores.double().softmax(-1).cumsum(-1)  # (N, V)
     total = ends[:, -1:]  # (N, 1)
     if bad := total.isnan().nonzero()[:, 0].tolist():
