@@ -33,6 +33,13 @@ async () => {
     silent: all("img, svg[role=img], [role=group] > svg").filter((node) =>
       !(node.alt ?? node.getAttribute("aria-label") ?? "").trim()).map((n) => n.outerHTML),
     broken: all("img").filter((img) => img.naturalWidth === 0).map((img) => img.src),
+    // Pictures that are shown small and do not open, and drawings with words too small to read.
+    shut: all("article img").filter((img) => img.closest("a")?.href !== img.src
+      && img.getBoundingClientRect().width < 0.9 * img.naturalWidth).map((img) => img.src),
+    small_words: all("article svg text").filter((text) => {
+      const svg = text.ownerSVGElement, scale = svg.viewBox.baseVal.width || 1;
+      return size(text) * svg.getBoundingClientRect().width / scale < 9.5;
+    }).map(words),
     formulas: all(".math").length,
     raw_math: all(".math").filter((m) => !m.querySelector("mjx-container")).map(words),
     bad_math: all("mjx-merror, [data-mjx-error]").map((m) => m.outerHTML.slice(0, 200)),

@@ -23,7 +23,7 @@ PAGES = [*CHAPTERS, "search", "genindex", "py-modindex"]
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 PROBE = (ROOT / "tests/site_probe.js").read_text(encoding="utf-8")
 FINDINGS = (ROOT / "tests/site_axe.js").read_text(encoding="utf-8")
-SOURCES = ("_config.yml", "_toc.yml", "book/*", "book/_*/*", "book/figures/*", "nanoserve/*.py")
+SOURCES = ("_config.yml", "_toc.yml", "book/*", "book/_*/*", "book/figures/*", "nanoserve/**/*.py")
 
 
 def missing() -> str | None:

@@ -1,5 +1,6 @@
 """What nbval cannot see: cells that never ran, modules that differ, words that must not be."""
 
+import ast
 import itertools
 import json
 import re
@@ -11,6 +12,7 @@ import nbformat
 import pytest
 import refresh
 import torch
+import yaml
 from packaging.requirements import Requirement
 
 from nanoserve.comparison import Scoreboard
@@ -44,11 +46,17 @@ def code_cells(path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
 
 
-def test_the_week_is_there():
-    assert [p.stem for p in NOTEBOOKS if p.stem.startswith("day")] == [
-        f"day{day:02}" for day in range(2, 8)
+def test_the_days_are_there_one_after_another():
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))["parts"]
+    listed = {p["caption"]: [Path(c["file"]).name for c in p["chapters"]] for p in parts}
+    weeks = {name: days for name, days in listed.items() if name.startswith("Week ")}
+    assert [name.partition(":")[0] for name in weeks] == [
+        f"Week {n + 1}" for n in range(len(weeks))
     ]
-    assert (ROOT / "book" / "day01.md").exists()
+    days = [day for week in weeks.values() for day in week]
+    assert days == [f"day{n + 1:02}" for n in range(len(days))] and len(days) >= 7
+    files = {path.stem for path in (ROOT / "book").glob("day*") if path.suffix in (".md", ".ipynb")}
+    assert files == set(days), "a day and its line in _toc.yml come together"
 
 
 def test_modules_are_what_the_notebooks_say():
@@ -108,6 +116,21 @@ def test_no_word_that_must_not_be(name):
     for what, pattern in FORBIDDEN.items():
         found = re.search(pattern, text)
         assert not found, f"{what}: {text[max(0, found.start() - 40) : found.end() + 40]!r}"
+
+
+@pytest.mark.parametrize("name", [name for name in TRACKED if name.endswith(".py")])
+def test_a_script_says_in_its_first_line_what_it_is(name):
+    words = ast.get_docstring(ast.parse((ROOT / name).read_text("utf-8"))) or ""
+    assert len(words.split("\n")[0].split()) > 3
+
+
+def test_every_folder_is_explained():
+    told = (ROOT / "book/README.md").read_text("utf-8")
+    folders = {path.parent for path in (ROOT / "book").glob("*/*") if path.is_file()}
+    shown = [path.name for path in folders if path.name[:2] != "__" and path.name[0] != "."]
+    assert [name for name in shown if f"`{name}/`" not in told] == []
+    for name in ("tests", "weights", "book/_static"):
+        assert (ROOT / name / "README.md").is_file()
 
 
 def test_the_package_stands_on_torch_and_safetensors_alone():

@@ -27,6 +27,7 @@ def test_loading():
     assert [f"{ratio:.2f}" for ratio in again] == ["0.53", "1.00", "1.25", "1.17"]
     assert 0.4 < against(LARGE, "first", "hf-eager") < 0.6
     assert max(against(f, "anonymous", "floor") for f in (SMALL, LARGE)) < 1.05
+    assert max(SMALL["ours"]["first"]) > 2 * median(SMALL["ours"]["first"])  # the run far off
 
 
 @pytest.mark.parametrize("key", MEASURED["forward"])

@@ -110,6 +110,15 @@ def test_a_figure_too_small_to_read_opens_by_itself(page, address):
     page.wait_for_url("**/_images/*.png")
 
 
+def test_every_picture_is_shown_in_its_size_or_opens_in_it(visit):
+    for seen in (visit.light, visit.dark):
+        assert not seen["shut"], listed(seen["shut"])
+
+
+def test_the_words_of_a_drawing_can_be_read_at_390_pixels(visit):
+    assert not visit.dark["small_words"], listed(visit.dark["small_words"])
+
+
 def test_headings_go_down_one_level_at_a_time(chapter):
     levels = chapter.light["headings"]
     assert levels.count(1) == 1 and levels[0] == 1

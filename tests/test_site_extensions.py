@@ -16,6 +16,7 @@ from nanoserve.comparison import Scoreboard
 BOOK = Path(__file__).parents[1] / "book"
 sys.path[:0] = [str(BOOK / "_ext"), str(BOOK / "figures")]
 
+import cards  # noqa: E402
 import days  # noqa: E402
 import feed  # noqa: E402
 import inline_figures  # noqa: E402
@@ -45,10 +46,59 @@ def test_drawings_are_what_the_script_draws():
         assert (BOOK / "figures" / name).read_text(encoding="utf-8") == content, name
 
 
+# What is built in each day of the engine, as its strip shows it; "loop" is the way back.
+LIT = {
+    8: "model loop", 9: "sampler", 10: "KV cache", 11: "KV cache model",
+    12: "text tokenizer text", 13: "requests", 14: "pages", 15: "pages",
+    16: "requests scheduler", 17: "scheduler pages", 18: "pages",
+    19: "server", 20: "server", 21: "server",
+    22: "model GPU", 23: "pages model GPU", 24: "sampler GPU loop", 25: "model GPU",
+    26: "server GPU",
+}  # fmt: skip
+
+
+class Noted(strip.Drawing):
+    """Which words stand in a lit box, as `LIT` says it."""
+
+    def label(self, x, y, w, h, words, kind="ns-box", ink="ns-text", size=14):
+        self.parts += [words] if "ns-lit" in kind.split() else []
+
+    def text(self, x, y, words, kind="ns-text", size=14, anchor="middle"):
+        self.parts += [words] if "ns-strong" in kind and not words.startswith("Day") else []
+
+    def wire(self, *points, kind="ns-wire", **kwargs):
+        self.parts += ["loop"] if kind == "ns-lit-line" else []
+
+    def add(self, x, y, kind="ns-box", ink="ns-text"):
+        self.parts += ["+"] if "ns-lit" in kind else []
+
+    def box(self, x, y, w, h, kind="ns-box", r=7):
+        pass
+
+
 @pytest.mark.parametrize("day", strip.DAYS)
 def test_each_day_lights_its_own_piece_and_no_other(day):
-    lit = [piece.day for piece in strip.PIECES if "ns-lit" in strip.state(piece.day, day)[0]]
-    assert set(lit) == {day}
+    lit = strip.strip(day, Noted).parts
+    if day <= strip.MODEL_STANDS:
+        names = [piece.words for piece in strip.BLOCK if piece.days == (day,)]
+        assert lit == names + ["+", "+"] * (day == strip.MODEL_STANDS) and names
+    else:
+        assert sorted(" ".join(lit).split()) == sorted(LIT[day].split())
+
+
+@pytest.mark.parametrize("today, seen", [((4,), "ns-lit"), ((2, 9), "ns-done"), ((5,), "ns-muted")])
+def test_a_piece_is_lit_or_done_or_to_come(today, seen):
+    assert seen in " ".join(strip.state(today, 4))
+
+
+@pytest.mark.parametrize("day", [1, 4, 12, strip.EVERY_DAY])
+def test_a_card_shows_the_strip_of_its_day(day, tmp_path):
+    cards.card(tmp_path / "card.png", f"Day {day}", "checked", day)
+    with Image.open(tmp_path / "card.png") as picture:
+        assert picture.size == cards.SIZE
+        lit = picture.convert("RGB").crop((70, 430, 1200, 630)).getcolors(10**6)
+    share = sum(n for n, colour in lit if colour == (0x58, 0xC9, 0xBF))
+    assert (share > 5000) == (day in (4, 12))
 
 
 @pytest.mark.parametrize("path", sorted((BOOK / "figures").glob("*.svg")), ids=lambda p: p.name)
@@ -65,6 +115,14 @@ def test_byline_gives_date_title_and_summary():
     title = "Day 4: RMSNorm and RoPE"
     assert day == days.Day("book/day04", title, date(2026, 6, 19), "A norm keeps the scale.")
     assert doc[1]["classes"] == ["ns-byline"]
+
+
+@pytest.mark.parametrize("times", ["9 minutes", "20 minutes to read, 50 to work through"])
+def test_a_byline_says_how_long_reading_and_working_take(times):
+    doc = page(em(f"2026-06-19 · {times} · builds layers.py"), [nodes.Text("A norm.")])
+    assert days.read_day("book/day04", doc).summary == "A norm."
+    doc = page(em(f"2026-06-19 · {times}, or so · builds layers.py"), [nodes.Text("A norm.")])
+    assert days.read_day("book/day04", doc) is None
 
 
 @pytest.mark.parametrize("first", [em("20 minutes"), [nodes.Text("2026-06-19 · 20 minutes · x")]])
@@ -88,6 +146,8 @@ def test_inlined_drawing_has_alt_text_and_resolved_links():
     assert 'href="to-day04"' in markup and "<title>" not in markup
     plain = inline_figures.svg_markup(BOOK / "figures/strip-day04.svg", "strip", str)
     assert 'class="ns-diagram ns-strip"' in plain and 'role="img"' in plain
+    small = inline_figures.svg_markup(BOOK / "figures/strip-day16.svg", "strip", str)
+    assert 'class="ns-diagram ns-strip ns-small"' in small
 
 
 @pytest.mark.parametrize("day, end", [(4, ""), (5, " ns-late"), (6, ""), (7, "")])
@@ -189,11 +249,38 @@ def test_the_landing_page_counts_what_the_comparisons_found():
     html = board._repr_html_()
     assert verdicts.matched(compared(html)) == 2
     assert verdicts.matched(compared(html, tag="tag_other")) == 0
-    place = '<td class="pass" data-day="05"></td>'
-    assert verdicts.fill(place, {"05": 1234}, "index") == place.replace("></", ">1,234</")
+    rows = row(4, "norm", "q, k") + "<tr><th>Week 2</th></tr>\n" + row(5, "SwiGLU", "every MLP")
+    filled = verdicts.fill(rows, {"04": 7, "05": 1234}, {"05": "d5.html", "04": "d4"}, "index")
+    assert '<td>5: <a href="d5.html">SwiGLU</a></td><td>every MLP</td>' in filled
+    assert [line.rpartition("<td")[2] for line in filled.splitlines()] == [
+        ' class="pass">7</td></tr>',
+        "<tr><th>Week 2</th></tr>",
+        ' class="pass">1,234</td></tr>',
+    ]
 
 
-def test_a_day_without_a_verdict_is_a_warning(caplog):
-    place = '<td data-day="05"></td>'
-    assert verdicts.fill(place, {"06": 3}, "index") == place
+def row(day: int, name: str, compared: str) -> str:
+    cells = f"<td>{day}: {name}</td><td>{compared}</td>"
+    return f'<tr data-day="{day:02}">{cells}<td class="pass"></td></tr>\n'
+
+
+def test_days_to_come_are_named_in_one_row_without_links():
+    rows = row(7, "block", "all") + row(8, "first", "") + row(9, "second", "") + "</tbody>"
+    filled = verdicts.fill(rows, {"07": 1}, {"07": "day07.html"}, "index").splitlines()
+    names = "<span>8: first</span>, <span>9: second</span>"
+    coming = f'<tr class="ns-coming"><td colspan="4">to come: {names}</td></tr>'
+    assert filled[1:] == [coming, "</tbody>"] and "<a " not in filled[1]
+
+
+def test_a_day_without_a_verdict_or_with_an_empty_cell_is_a_warning(caplog):
+    verdicts.fill(row(6, "attention", "every one"), {"06": 3}, {"06": "day06.html"}, "index")
+    assert not caplog.text
+    verdicts.fill(row(5, "SwiGLU", ""), {"06": 3}, {"05": "day05.html"}, "index")
     assert "no comparison of Day 05 printed a verdict" in caplog.text
+    assert "say what Day 05 compares and catches" in caplog.text
+
+
+def test_the_landing_page_has_a_row_for_every_day_of_the_strips():
+    text = (BOOK / "index.md").read_text("utf-8")
+    rows = [found for found in map(verdicts.ROW.fullmatch, text.splitlines()) if found]
+    assert [(int(found[1]), found[2]) for found in rows] == [(n, f"{n}: ") for n in strip.DAYS]

@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 from days import DAY
@@ -10,11 +11,13 @@ from matplotlib.patches import Circle, FancyBboxPatch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "figures"))
 
-from strip import ADDS, BLOCK, MIDDLE, PIECES, WIDTH
+from draw import Drawing
+from strip import EVERY_DAY, strip
 
-PAPER, BOX, LINE, INK, MUTED, ACCENT = (
+PAPER, BOX, GROUP, LINE, INK, MUTED, ACCENT = (
     "#12181d",
     "#222c33",
+    "#182026",
     "#4d5b66",
     "#dce2e7",
     "#9eaab4",
@@ -22,7 +25,6 @@ PAPER, BOX, LINE, INK, MUTED, ACCENT = (
 )
 SIZE = (1200, 630)
 FOLDER = "_images/social"
-EVERY_DAY = 99  # a page that is no day shows the finished block
 
 
 def card(path: Path, title: str, subtitle: str, today: int) -> None:
@@ -37,58 +39,63 @@ def card(path: Path, title: str, subtitle: str, today: int) -> None:
         70, 150, "\n".join(lines), color=INK, fontsize=34, weight="bold", va="top", linespacing=1.25
     )
     axes.text(70, 398, subtitle, color=MUTED, fontsize=18, va="center")
-    _strip(axes, today)
+    strip(today, partial(Picture, axes))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, facecolor=PAPER)
 
 
-def _strip(axes, today: int) -> None:
-    scale, left, top = 1060 / WIDTH, 70, 430
+class Picture(Drawing):
+    """The shapes of a strip, drawn on matplotlib's axes in the dark page's colours."""
 
-    def box(x, y, w, h, face, edge, zorder=2):
-        axes.add_patch(
-            FancyBboxPatch(
-                (left + x * scale, top + y * scale),
-                w * scale,
-                h * scale,
-                lw=1.6,
-                fc=face,
-                ec=edge,
-                boxstyle="round,pad=0,rounding_size=8",
-                zorder=zorder,
-            )
+    def __init__(self, axes, width: int, height: int, title: str):
+        super().__init__(width, height, title)
+        self.axes, self.left, self.top = axes, 70, 430
+        self.scale = min(1060 / width, 185 / height)
+        self.layer = 1  # what is drawn later lies above
+
+    def _at(self, x: float, y: float) -> tuple[float, float]:
+        return self.left + x * self.scale, self.top + y * self.scale
+
+    def _paint(self, kind: str) -> dict:
+        lit = "ns-lit" in kind.split()
+        edge = LINE if kind in ("ns-box", "ns-group") else ACCENT
+        face = ACCENT if lit else GROUP if "ns-group" in kind else BOX
+        self.layer += 1
+        return {"fc": face, "ec": edge, "lw": 2.4 if "ns-lit-line" in kind else 1.6,
+                "zorder": self.layer}  # fmt: skip
+
+    def box(self, x, y, w, h, kind="ns-box", r=7):
+        style = f"round,pad=0,rounding_size={r * self.scale}"
+        size = (w * self.scale, h * self.scale)
+        self.axes.add_patch(
+            FancyBboxPatch(self._at(x, y), *size, boxstyle=style, **self._paint(kind))
         )
 
-    def colours(day):
-        if day == today:
-            return ACCENT, ACCENT, PAPER
-        return BOX, (ACCENT if day < today < EVERY_DAY else LINE), (MUTED if day > today else INK)
-
-    box(*BLOCK, "#182026", ACCENT if today == 7 else LINE, zorder=0)
-    axes.plot(
-        [left, left + (WIDTH - 14) * scale],
-        [top + MIDDLE * scale] * 2,
-        color=LINE,
-        lw=1.4,
-        zorder=1,
-    )
-    for piece in PIECES:
-        face, edge, ink = colours(piece.day)
-        box(piece.x, piece.y, piece.w, piece.h, face, edge)
-        axes.text(
-            left + (piece.x + piece.w / 2) * scale,
-            top + (piece.y + piece.h / 2) * scale,
-            piece.words,
-            color=ink,
-            fontsize=12 if piece.words != "RoPE" else 10.5,
-            ha="center",
+    def text(self, x, y, words, kind="ns-text", size=14, anchor="middle"):
+        colours = {"ns-muted": MUTED, "ns-on": PAPER}
+        self.axes.text(
+            *self._at(x, y),
+            words,
+            color=colours.get(kind.split()[0], INK),
+            fontsize=size * self.scale * 72 / 110,
+            ha={"middle": "center", "start": "left", "end": "right"}[anchor],
             va="center",
+            zorder=self.layer + 1,
         )
-    for x in ADDS:
-        face, edge, ink = colours(7)
-        at = (left + x * scale, top + MIDDLE * scale)
-        axes.add_patch(Circle(at, 12, fc=face, ec=edge, lw=1.6, zorder=3))
-        axes.text(*at, "+", color=ink, fontsize=13, ha="center", va="center", zorder=4)
+
+    def wire(self, *points, tip=True, kind="ns-wire", dash=False):
+        colour = ACCENT if kind == "ns-lit-line" else LINE
+        self.layer += 1
+        line = {"color": colour, "lw": 1.4, "zorder": self.layer}
+        self.axes.plot(*zip(*(self._at(*p) for p in points), strict=True), **line)
+        if tip:
+            start, end = (self._at(*p) for p in points[-2:])
+            arrow = {"arrowstyle": "-|>", "color": colour, "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+            self.axes.annotate("", end, start, arrowprops=arrow, zorder=self.layer)
+
+    def add(self, x, y, kind="ns-box", ink="ns-text"):
+        self.axes.add_patch(Circle(self._at(x, y), 11 * self.scale, **self._paint(kind)))
+        self.text(x, y, "+", ink, 16)
 
 
 def add_card(app, pagename, templatename, context, doctree) -> None:

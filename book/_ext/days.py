@@ -1,8 +1,8 @@
-"""The line under a day's title: date, reading time, what is built, what it is checked against.
+"""The line under a day's title: date, times, what is built, what it is checked against.
 
     # Day 4: ...
 
-    *2026-06-19 · 20 minutes · builds `layers.py` · checked against ...*
+    *2026-06-19 · 20 minutes to read, 50 to work through · builds `layers.py` · checked against ...*
 
 In Jupyter that is a line in italics. Here its date goes to the feed and the paragraph after it
 becomes the page's description, for search engines and previews. A day without it is a warning.
@@ -19,7 +19,7 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 DAY = re.compile(r"(?:.*/)?day\d\d")
-BYLINE = re.compile(r"(\d{4}-\d\d-\d\d) · \d+ minutes · ")
+BYLINE = re.compile(r"(\d{4}-\d\d-\d\d) · \d+ minutes(?: to read, \d+ to work through)? · ")
 
 
 @dataclass(frozen=True)

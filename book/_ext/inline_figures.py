@@ -21,6 +21,7 @@ from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
 LIT = re.compile(r'class="ns-box ns-lit" x="(\d+)"')
+SMALL = 600  # units of a drawing whose words a telephone shows large enough
 DAY_LINK = re.compile(r'href="([\w-]+)\.html"')
 
 
@@ -60,11 +61,17 @@ def svg_markup(path: Path, alt: str, link) -> str:
     text = text.replace("<svg", f'<svg role="{role}" aria-label="{html.escape(alt)}"', 1)
     kind = path.stem
     if kind.startswith("strip-"):
-        # On a narrow screen it opens at the end where today's piece is.
-        middle = int(re.search(r'\bwidth="(\d+)"', text)[1]) / 2
-        lit = [int(x) for x in LIT.findall(text)]
-        kind = "strip ns-late" if lit and min(lit) > middle else "strip"
+        kind = _strip_kind(text)
     return f'<span class="ns-diagram ns-{kind}" tabindex="0">{text}</span>'
+
+
+def _strip_kind(svg: str) -> str:
+    """Small: a telephone shows all of it. Late: it scrolls there, and opens at its right end."""
+    width = int(re.search(r'\bwidth="(\d+)"', svg)[1])
+    lit = [int(x) for x in LIT.findall(svg)]
+    if width <= SMALL:
+        return "strip ns-small"
+    return "strip ns-late" if lit and min(lit) > width / 2 else "strip"
 
 
 def finish_figures(app, doctree: nodes.document, docname: str) -> None:
