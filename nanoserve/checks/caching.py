@@ -20,13 +20,20 @@ from nanoserve.model import Llama
 from nanoserve.reference import prompt, transformers
 
 
-def by_largest(board: Scoreboard, path: Path, what: str, name: str, mine, theirs) -> None:
-    """Hold `mine` against `theirs` within 1e-5 of the largest of them.
+def by_largest(
+    board: Scoreboard,
+    path: Path,
+    what: str,
+    name: str,
+    mine: torch.Tensor,
+    theirs: torch.Tensor,
+    largest: torch.Tensor,
+) -> None:
+    """Hold `mine` against `theirs` within 1e-5 of the largest value there is.
 
     In passes of another length, sums are taken in another order.
     """
-    largest, ref = theirs.abs().max(), SimpleNamespace(path=path)
-    what += ", in units of the largest"
+    what, ref = f"{what}, in units of the largest", SimpleNamespace(path=path)
     board.compare(ref, what, name, mine / largest, theirs / largest, rtol=0)
 
 
@@ -82,13 +89,19 @@ def check_cache(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama, 
     theirs(ids, past_key_values=dynamic, use_cache=True)
     one = poisoned(model, B, T + 2)  # for all: nothing may stay from an earlier text
 
+    layers = {
+        "keys": (one.k, [layer.keys for layer in dynamic.layers]),
+        "values": (one.v, [layer.values for layer in dynamic.layers]),
+    }
+
     def hold(how: str, scores: torch.Tensor, start: int = 0) -> None:
-        name = f"{B} x {T} tokens {how}"
-        by_largest(board, path, "scores", f"scores, {name}", scores, wanted[:, start:])
-        for i, layer in enumerate(dynamic.layers):
-            for what, held, right in (("keys", one.k, layer.keys), ("values", one.v, layer.values)):
-                mine = held[i, :, :, :T]
-                by_largest(board, path, what, f"{what} of layer {i}, {name}", mine, right)
+        name, largest = f"{B} x {T} tokens {how}", wanted.abs().max()
+        by_largest(board, path, "scores", name, scores, wanted[:, start:], largest)
+        for what, (held, theirs) in layers.items():
+            largest = max(layer.abs().max() for layer in theirs)
+            for i, right in enumerate(theirs):
+                full = f"{what} of layer {i}, {name}"
+                by_largest(board, path, what, full, held[i, :, :, :T], right, largest)
 
     for how, sizes in in_chunks(T):
         attempt("truncate(0)", one.truncate, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nanoserve.checks.common import agree, attempt, holds, must_raise
+from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import greedy_prompts, same_ids, their_greedy, watched
 from nanoserve.checks.generating_pieces import (
     GREEDY,
@@ -41,6 +41,8 @@ def compare_generate(board: Scoreboard, path: Path, theirs: nn.Module, model: Ll
         with watched(model) as given:
             mine = attempt(f"generate from {prompt[:4]}", generate, model, prompt, params)
         same_ids(f"{path.name}, prompt {prompt[:4]}", mine.token_ids, ids, steps)
+        sizes = {rows.numel() for rows in given}
+        holds("a step must put one position through the head", sizes == {steps.shape[-1]})
         scores = torch.stack([rows.flatten() for rows in given])
         largest, what = steps.abs().max(), "scores of `generate`, in units of the largest"
         name = f"scores from {prompt[:4]}"

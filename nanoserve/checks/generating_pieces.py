@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from nanoserve.checks.common import agree, attempt, holds, must_raise
+from nanoserve.checks.generating import watched
 from nanoserve.checks.model import VOCAB, tokens
 from nanoserve.generate import generate, stream
 from nanoserve.model import Llama
@@ -85,3 +88,14 @@ def check_limits(model: Llama) -> None:
                 said = must_raise(ValueError, f"{act.__name__}, {what}", act, model, ids, params)
                 holds(f"{act.__name__}, {what}: the message must say {words}", words in said, said)
     agree("passes of the model for what is refused", seen, [])
+    model.requires_grad_(True)
+    with torch.enable_grad(), watched(model) as given:
+        attempt(
+            "generate with a model that is trained",
+            generate,
+            model,
+            prompt,
+            replace(GREEDY, max_tokens=2),
+        )
+    model.requires_grad_(False)
+    holds("no step may be kept for a gradient", not any(x.requires_grad for x in given))

@@ -41,7 +41,7 @@ class Mutant:
 def catalog() -> list[Mutant]:
     """Every planted bug, in the book's order."""
     found = []
-    for module in ("config", "loader", "layers", "model", "reference", "generate"):
+    for module in ("config", "loader", "layers", "model", "reference", "generate", "cache"):
         for name, entry in tomllib.loads((HERE / f"{module}.toml").read_text("utf-8")).items():
             old, new = entry["old"], entry.get("new")
             edits = [(old, new)] if isinstance(old, str) else old
