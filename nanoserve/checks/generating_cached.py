@@ -98,7 +98,7 @@ def check_greedy_texts(model: Llama) -> None:
 def check_sampled(model: Llama, ends: tuple[int, ...]) -> None:
     """Seeded texts as the loop without a cache writes them, twice; without a seed, others."""
     for i, params in enumerate(SAMPLED):
-        prompt = tokens(1, 30 if i % 2 else 3)[0].tolist()
+        prompt = tokens(1, 3 if i % 2 else 30)[0].tolist()
         wanted = plain(model, prompt, params, ends)
         for time in ("first", "second"):
             mine = attempt(f"generate with {params}", generate, model, prompt, params)
