@@ -9,56 +9,60 @@
 # make clean   remove what was built, keep .venv and weights
 
 PYTHON ?= python3
-BIN := .venv/bin
-IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py
+# Whatever is set here, and wherever the folder was moved to: no script of .venv is run, its first
+# line holds the old place.
+RUN := .venv/bin/python -E book/environment.py
+IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py tests/test_lab.py
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
-# Before a kernel starts: its debugger's warning would be in the way of the output.
-export PYDEVD_DISABLE_FILE_VALIDATION := 1
+# Says "moved" where .venv was set up in another folder, which packages in it know, or its Python
+# is gone.
+MOVED := $(shell [ -L .venv ] || [ ! -s .venv/.installed ] || \
+	{ [ "$$(cat .venv/.installed)" = "$$(pwd -P)" ] && .venv/bin/python -Ec ""; } || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test site lab refresh bench pdf practice clean
+.PHONY: moved help setup book test site lab refresh bench pdf practice clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-# What pip did is remembered by this file's date: nothing is set up twice.
-.venv/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -e .
-	@touch $@
+# What pip did is remembered by this file's date, and where: nothing is set up twice.
+.venv/.installed: requirements.txt pyproject.toml $(MOVED)
+	$(PYTHON) -E book/environment.py -m venv $(if $(MOVED),--clear) .venv
+	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
+	$(RUN) -m pip install --disable-pip-version-check --no-deps -e .
+	@pwd -P > $@
 
 setup: .venv/.installed
-	@for name in $(CHECKPOINTS); do $(BIN)/nanoserve download $$name || exit 1; done
+	@for name in $(CHECKPOINTS); do $(RUN) -m nanoserve download $$name || exit 1; done
 
 book: setup
 	rm -rf _build
-	$(BIN)/jupyter-book build . -W -n --keep-going
+	$(RUN) -c 'from jupyter_book.cli.main import main; main()' build . -W -n --keep-going
 	@echo
 	@echo "The book is built. Open _build/html/index.html"
 
 test: setup
-	$(BIN)/ruff check .
-	$(BIN)/python book/tangle.py --check
-	$(BIN)/python -m pytest --nbval -n 2 --dist loadscope $(addprefix --ignore ,$(IN_A_BROWSER))
+	$(RUN) -m ruff check .
+	$(RUN) book/tangle.py --check
+	$(RUN) -m pytest --nbval -n 2 --dist loadscope $(addprefix --ignore ,$(IN_A_BROWSER))
 
 site: setup
-	$(BIN)/python -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)
+	$(RUN) -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)
 
 lab: setup
-	$(BIN)/jupyter lab book
+	$(RUN) book/lab.py
 
 refresh: setup
-	$(BIN)/python book/refresh.py
+	$(RUN) book/refresh.py
 
 bench: setup
-	TQDM_DISABLE=1 $(BIN)/python book/bench.py
+	$(RUN) book/bench.py
 
 pdf: book
-	$(BIN)/python book/pdf.py
+	$(RUN) book/pdf.py
 
 practice: setup
-	$(BIN)/python book/practice.py
+	$(RUN) book/practice.py
 
 clean:
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis

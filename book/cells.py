@@ -5,6 +5,7 @@ import inspect
 import io
 import itertools
 import re
+import symtable
 import tokenize
 from dataclasses import dataclass, field
 
@@ -20,7 +21,8 @@ class CellError(ValueError):
 class Cell:
     """One module cell. `imports` goes by the names they bind, `parts` by those they define.
 
-    `module` is the file within nanoserve/ without its suffix: "layers", "engine/blocks".
+    `module` is the file within nanoserve/ without its suffix: "layers", "engine/blocks". A cell
+    with the tag `given` is whole in practice notebooks too.
     """
 
     module: str
@@ -29,6 +31,7 @@ class Cell:
     doc: str = ""
     imports: dict[str, str] = field(default_factory=dict)
     parts: dict[str, str] = field(default_factory=dict)
+    given: bool = False
 
     @classmethod
     def parse(cls, source: str, where: str, day: str = "") -> "Cell | None":
@@ -144,3 +147,14 @@ def has_comment(text: str) -> bool:
     """Whether Python code has a comment."""
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return any(token.type == tokenize.COMMENT for token in tokens)
+
+
+def global_names(source: str) -> set[str]:
+    """The global names that code reads."""
+    names, tables = set(), [symtable.symtable(source, "cell", "exec")]
+    for table in tables:
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if symbol.is_referenced() and (symbol.is_global() or table is tables[0]):
+                names.add(symbol.get_name())
+    return names

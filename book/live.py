@@ -12,18 +12,17 @@ import importlib.util
 import linecache
 import os
 import re
-import symtable
 import sys
 import types
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-from cells import Cell, CellError, dotted
-from modules import Module, definitions
+import errors
+from cells import Cell, CellError, dotted, global_names
+from environment import settle_kernel
+from modules import Module, changed, definitions
+from rebinding import rebind
 from tangle import (
     BOOK,
-    QUIET,
     locked,
     module_cells,
     module_path,
@@ -39,9 +38,7 @@ def install(shell, book: Path) -> None:
 
     Also quiet libraries, and nanoserve on the path.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", message="IProgress not found")
+    settle_kernel()
     if not (package() / "__init__.py").exists():
         # Python would pass the folder over for another nanoserve.
         raise FileNotFoundError(f"{package()} is no package: it has no __init__.py")
@@ -70,6 +67,7 @@ def install(shell, book: Path) -> None:
     watch.is_tangle = True
     others = [t for t in shell.input_transformers_post if not hasattr(t, "is_tangle")]
     shell.input_transformers_post = [*others, watch]
+    errors.install(shell)
 
 
 def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
@@ -81,7 +79,8 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
     path, module = module_path(cell.module), book_module(cell, book)
     known = module.parts.keys() | vars(builtins).keys()
     with locked(path):
-        module.merge(read(path), cell)
+        old = read(path)
+        module.merge(old, cell)
         refuse_strangers(module, global_names(source) - known, namespace)
         text = tidy(module.render(), cell.module)
         execute(dotted(cell.module), path, text, cell)
@@ -91,8 +90,13 @@ def take(cell: Cell, source: str, namespace: dict, book: Path) -> None:
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
             linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
+        linecache.checkcache(str(path))  # tracebacks and warnings show what is there now
     live = sys.modules[dotted(cell.module)]
     namespace.update((name, getattr(live, name)) for name in cell.parts)
+    # Jupyter's server names the notebook to its kernel: somebody sits there.
+    new = changed(old, text, cell) if "JPY_SESSION_NAME" in os.environ else []
+    if new:
+        print(f"nanoserve/{cell.module}.py: {', '.join(new)} changed")
 
 
 def book_module(cell: Cell, book: Path) -> Module:
@@ -123,17 +127,6 @@ def refuse_strangers(module: Module, names: set[str], namespace: dict) -> None:
             f"the notebook knows {', '.join(missing)}, but nanoserve/{module.name}.py does not: "
             "import or define it in this cell"
         )
-
-
-def global_names(source: str) -> set[str]:
-    """The global names that code reads."""
-    names, tables = set(), [symtable.symtable(source, "cell", "exec")]
-    for table in tables:
-        tables += table.get_children()
-        for symbol in table.get_symbols():
-            if symbol.is_referenced() and (symbol.is_global() or table is tables[0]):
-                names.add(symbol.get_name())
-    return names
 
 
 def execute(name: str, path: Path, text: str, cell: Cell) -> None:
@@ -174,38 +167,6 @@ def loaded(name: str, path: Path) -> types.ModuleType | None:
             return importlib.import_module(name)
         importlib.import_module(name.rpartition(".")[0])  # it will have the module as a name
     return None
-
-
-def rebind(name: str, old: object, new: object) -> None:
-    """Put `new` where a loaded nanoserve module has `old`: as a global, or a function's default."""
-    for module in list(sys.modules.values()):
-        if getattr(module, "__name__", "").split(".")[0] != "nanoserve":
-            continue
-        for key, value in list(vars(module).items()):
-            if value is old and (key == name or callable(old)):
-                setattr(module, key, new)
-        if callable(old):
-            for function in functions(module):
-                swap_defaults(function, old, new)
-
-
-def functions(module: types.ModuleType) -> Iterator[types.FunctionType]:
-    """A module's functions and methods."""
-    for value in vars(module).values():
-        inner = vars(value).values() if isinstance(value, type) else [value]
-        for function in inner:
-            function = getattr(function, "__func__", function)
-            if isinstance(function, types.FunctionType) and function.__module__ == module.__name__:
-                yield function
-
-
-def swap_defaults(function: types.FunctionType, old: object, new: object) -> None:
-    """Replace a default value of a function's arguments."""
-    if function.__defaults__:
-        function.__defaults__ = tuple(new if v is old else v for v in function.__defaults__)
-    for key, value in (function.__kwdefaults__ or {}).items():
-        if value is old:
-            function.__kwdefaults__[key] = new
 
 
 def load_ipython_extension(shell) -> None:

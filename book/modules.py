@@ -98,3 +98,11 @@ def definitions(text: str, names: list[str]) -> ast.Module:
         if isinstance(node, ast.Import | ast.ImportFrom) or name_of(node) in names
     ]
     return ast.Module(nodes, [])
+
+
+def changed(old: str, new: str, cell: Cell) -> list[str]:
+    """Which of the cell's definitions differ between two texts of its module."""
+    before, after = Cell(cell.module, "", "before"), Cell(cell.module, "", "after")
+    before.read(old)
+    after.read(new)
+    return [name for name in cell.parts if before.parts.get(name) != after.parts.get(name)]

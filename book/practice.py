@@ -2,114 +2,89 @@
 
     python book/practice.py
 
-Each has the signatures and docstrings of its module cells and none of the bodies, a folded hint
-under each, and the comparison that judges what the reader writes. They work on a package of their
-own, practice/nanoserve, so the book's stays as it is. What is there already is never overwritten.
+Each begins with how it works. Its module cells have the signatures and docstrings and none of the
+bodies, with hints (from hints.toml) and the book's own folded under each; cells with the tag
+`given`, and functions that hints.toml calls given, stay whole. Checks of the page's own numbers
+are left out: they would show answers. What the notebooks do when they run is in desk.py.
 
-That package starts as a copy of the book's. A module cell puts the reader's piece in, and a day
-that is begun anew takes the book's until that cell has run: its first cells borrow the finished
-model, which would not run on half a piece.
+A notebook that is there already is never overwritten. The pages and pictures beside them are
+copied anew each time, so that links work.
 """
 
 import ast
+import os
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
-from cells import HEADER, Cell
-from modules import Module
+from cells import HEADER
 from nbformat.v4 import new_code_cell, new_markdown_cell
-from tangle import locked, module_cells, read, tidy, write
+from pieces import HARNESS, blanks, hints, left
 
 BOOK = Path(__file__).resolve().parent
 ROOT = BOOK.parent
-SETUP = """\
-import os
-import sys
-from pathlib import Path
+BESIDE = ("_static", "figures", "nanoserve.mplstyle", "bench.json", "*.md", "how-fast.ipynb")
+HOW = """\
+## Day {number}, to be written by you
 
-os.environ["NANOSERVE_PACKAGE"] = str(Path.cwd() / "nanoserve")
-os.environ.setdefault("NANOSERVE_WEIGHTS", str(Path.cwd().parent / "weights"))
-sys.path[:0] = [str(Path.cwd()), str(Path.cwd().parent / "book")]
-from practice import begin
+1. Run the cell below. It says whose pieces this notebook works with. Then read and run the page
+   from top to bottom.
+2. A cell that begins with `# nanoserve/` and has `raise NotImplementedError` in it is yours to
+   write. Run it, and your code is at work at once. **Until then the book's own stands in its
+   place**, so the cells above run; an empty cell that you run stops those that need it.
+3. Hints, and the book's own, are folded under each.
+4. The comparison near the end judges what you have run, and says under its board whose it was. Where
+   it does not, or `desk` is not found, the kernel is new: run the cell below first. The last cell
+   shows what is written and what has passed. Later days use that, and the book's for all else.
+
+**To begin anew**, restart the kernel (Kernel, Restart) and run the cell below: all pieces of today
+are the book's again until you run yours, whose text stays in its cells. For a blank notebook delete
+`practice/{day}.ipynb` and run `make practice`, which writes what is missing and overwrites no
+notebook. What you ran is also kept in `practice/mine/{day}.json`: delete that too, and later days
+use the book's. `begin("{day}", mine=False)` uses the book's of all earlier days, for once."""
+SETUP = """\
+import sys
+
+sys.path.insert(0, "../book")
+from desk import begin
 
 begin("{day}")
-%load_ext live"""
+%reload_ext live"""
+UNCHECKED = "# For checks of the page's numbers, which are left out in practice."
 PROGRESS = """\
-from practice import progress
+from desk import progress
 
 progress("{day}")"""
-TODO = "is yours to write"
-HARNESS = "reference"  # stays whole: it is the judge
 
 
-def functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef]]:
-    """Every function and method of a cell, by its qualified name."""
-    found = []
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            found.append((node.name, node))
-        elif isinstance(node, ast.ClassDef):
-            methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
-            found += [(f"{node.name}.{method.name}", method) for method in methods]
-    return found
-
-
-def bodies(tree: ast.Module) -> list[str]:
-    """The names of the functions that do something."""
-    return [name for name, function in functions(tree) if body_of(function)]
-
-
-def body_of(function: ast.FunctionDef) -> list[ast.stmt]:
-    """A function's statements after its docstring."""
-    has_doc = ast.get_docstring(function) is not None
-    return function.body[1:] if has_doc else function.body
-
-
-def blank(source: str, day: str) -> tuple[str, list[str]]:
-    """A module cell without its bodies, and a hint for each body taken out."""
-    lines, hints = source.split("\n"), []
-    for name, function in reversed(functions(ast.parse(source))):
-        body = body_of(function)
-        if not body:
-            continue
-        start, end = body[0].lineno - 1, body[-1].end_lineno
+def blank(source: str, module: str, day: str) -> tuple[str, list[str]]:
+    """A module cell without its bodies, and the names of the functions emptied."""
+    lines, names = source.split("\n"), []
+    for name, function in reversed(blanks(source, module)):
+        has_doc = ast.get_docstring(function) is not None
+        body = function.body[has_doc:]
         indent = " " * body[0].col_offset
-        stub = f'raise NotImplementedError("{left([name], day)[0]}")'
-        lines[start:end] = [indent + stub]
-        calls = [n.func for n in ast.walk(function) if isinstance(n, ast.Call)]
-        used = dict.fromkeys(ast.unparse(call).split(".")[-1] for call in calls)
-        hints.append(
-            f"`{name}`: the book takes {end - start} line{'s' * (end - start > 1)}"
-            + (f" and calls {', '.join(f'`{u}`' for u in used)}." if used else ".")
-        )
-    return "\n".join(lines), hints[::-1]
+        stub = f'raise NotImplementedError("{left(name, day)}")'
+        lines[body[0].lineno - 1 : body[-1].end_lineno] = [indent + stub]
+        names.append(name)
+    return "\n".join(lines), names[::-1]
 
 
 def practice(path: Path) -> nbformat.NotebookNode:
     """A chapter with the bodies of its module cells taken out."""
     notebook = nbformat.read(path, as_version=4)
     day, cells = path.stem, []
+    how = HOW.format(number=int(day[3:]), day=day)
+    cells += [new_markdown_cell(how), new_code_cell(SETUP.format(day=day))]
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type != "code":
+            cells.append(cell)
+        elif not cell.source.endswith("%load_ext live"):
             cell.outputs, cell.execution_count = [], None
-            if cell.source.endswith("%load_ext live"):
-                cell.source = SETUP.format(day=day)
-            header = HEADER.match(cell.source + "\n")
-            if header and header[1] != HARNESS:
-                original = cell.source
-                cell.metadata.pop("jupyter", None)  # it is to be written
-                cell.source, hints = blank(original, day)
-                cells.append(cell)
-                if hints:
-                    cells.append(
-                        new_markdown_cell(fold("Hint", "\n".join(f"- {h}" for h in hints)))
-                    )
-                    code = f"```python\n{original}\n```"
-                    cells.append(new_markdown_cell(fold("The book's own", code)))
-                continue
-        cells.append(cell)
+            cells += practised(cell, day)
     cells.append(new_code_cell(PROGRESS.format(day=day)))
     for number, cell in enumerate(cells):
         cell.id = f"{day}-practice-{number:03}"
@@ -117,71 +92,85 @@ def practice(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+def practised(cell: nbformat.NotebookNode, day: str) -> list[nbformat.NotebookNode]:
+    """What stands in practice for a code cell of the book."""
+    tags = cell.metadata.get("tags", [])
+    header = HEADER.match(cell.source + "\n")
+    if header and header[1] != HARNESS and "given" not in tags:
+        original = cell.source
+        cell.source, names = blank(original, header[1], day)
+        if not names:
+            return [cell]
+        cell.metadata.pop("jupyter", None)  # it is to be written
+        told = "\n\n".join(hint(header[1], name) for name in names)
+        own = f"```python\n{original}\n```"
+        folds = fold("Hints", told), fold("The book's own", own)
+        return [cell, *map(new_markdown_cell, folds)]
+    if not header and ({"remove-cell", "hide-input"} & set(tags)):
+        # JupyterLab shows a folded cell's first line, and a failing one shows the rest.
+        rest = without_asserts(cell.source)
+        if "remove-cell" in tags and rest != cell.source:
+            rest = re.sub(r"\A#.*", UNCHECKED, rest)
+        cell.source = rest
+    return [cell] if cell.source.strip() else []
+
+
+def hint(module: str, name: str) -> str:
+    """The steps to a function, numbered."""
+    steps = hints().get(module, {}).get(name, [])
+    return "\n".join([f"`{name}`", "", *(f"{i}. {s}" for i, s in enumerate(steps, 1))])
+
+
+def without_asserts(source: str) -> str:
+    """Code without its assert statements, and without blocks that hold nothing else."""
+    lines = source.split("\n")
+    for first, last in reversed(asserts(ast.parse(source).body)):
+        del lines[first - 1 : last]
+    rest = "\n".join(lines).strip("\n")
+    return rest if ast.parse(rest).body else ""  # what is left may be comments
+
+
+def asserts(nodes: list[ast.stmt]) -> list[tuple[int, int]]:
+    """Where statements that only assert stand: first and last line."""
+    found = []
+    for node in nodes:
+        blocks = []
+        if isinstance(node, ast.For | ast.While | ast.If | ast.With):
+            blocks = [block for block in (node.body, getattr(node, "orelse", [])) if block]
+        inside = [asserts(block) for block in blocks]
+        empty = [len(part) == len(block) for part, block in zip(inside, blocks, strict=True)]
+        if isinstance(node, ast.Assert) or (blocks and all(empty)):
+            found.append((node.lineno, node.end_lineno))
+        else:  # a block cannot be left with nothing in it
+            found += [
+                at for part, gone in zip(inside, empty, strict=True) if not gone for at in part
+            ]
+    return found
+
+
 def fold(summary: str, text: str) -> str:
     """Markdown that opens on a click."""
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
-def left(names: list[str], day: str) -> list[str]:
-    """What stands in the practice package for each function that is not written."""
-    return [f"Day {int(day[3:])}: {name} {TODO}" for name in names]
-
-
-def begin(day: str, folder: Path | None = None) -> None:
-    """Put the book's own pieces of a day into the practice package, marked as not written."""
-    package = (folder or Path.cwd()) / "nanoserve"
-    for cell in day_cells(day):
-        path, module = package / f"{cell.module}.py", Module(cell.module)
-        for name, text in cell.parts.items():
-            todo = left(bodies(ast.parse(text)), day)
-            cell.parts[name] = "\n".join([*(f"# {line}" for line in todo), text])
-        with locked(path):
-            module.merge(read(path), cell)
-            write(path, tidy(module.render(), cell.module))
-
-
-def progress(day: str, folder: Path | None = None) -> None:
-    """Print which functions of a day are written and which are not."""
-    package = (folder or Path.cwd()) / "nanoserve"
-    text = "\n".join(read(path) for path in sorted(package.rglob("*.py")))
-    names = [
-        name
-        for cell in day_cells(day)
-        for part in cell.parts.values()
-        for name in bodies(ast.parse(part))
-    ]
-    todo = [name for name, line in zip(names, left(names, day), strict=True) if line in text]
-    for name in names:
-        print("to write" if name in todo else "done    ", name)
-    print(f"{len(names) - len(todo)} of {len(names)}, since the first cell ran")
-
-
-def day_cells(day: str) -> list[Cell]:
-    """The module cells of a day that are the reader's to write: the harness is not, it judges."""
-    return [c for c in module_cells(BOOK) if c.day == day and c.module != HARNESS]
-
-
 def main(target: Path = ROOT / "practice") -> int:
     """Write what is not there yet; returns the exit status."""
     target.mkdir(exist_ok=True)
-    if not (target / "nanoserve").exists():
-        shutil.copytree(
-            ROOT / "nanoserve",
-            target / "nanoserve",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    for name in ("_static", "figures", "nanoserve.mplstyle"):
-        if not (target / name).exists():
-            copy = shutil.copytree if (BOOK / name).is_dir() else shutil.copy
-            copy(BOOK / name, target / name)
-    for path in sorted(BOOK.glob("day*.ipynb")):
+    for pattern in BESIDE:
+        for path in BOOK.glob(pattern):
+            if path.is_dir():
+                shutil.copytree(path, target / path.name, dirs_exist_ok=True)
+            else:
+                shutil.copy(path, target / path.name)
+    for path in sorted(BOOK.glob("day[0-9][0-9].ipynb")):
         new = target / path.name
         if new.exists():
             print(f"{new.name}: there already, left as it is")
             continue
         nbformat.write(practice(path), new)
         print(f"{new.name}: written")
-    print(f"Open them with: jupyter lab {target.name}")
+    command = map(os.path.relpath, (sys.executable, BOOK / "lab.py", target))
+    print(f"Open them with: {shlex.join(command)}")
     return 0
 
 

@@ -9,14 +9,14 @@ stays as it was, and the exit status is 1.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import nbformat
+from environment import settle
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from tangle import BOOK, QUIET, write
+from tangle import BOOK, write
 
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run notebooks and store their outputs.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: book/*.ipynb")
     notebooks = parser.parse_args(arguments).notebooks or sorted(BOOK.glob("*.ipynb"))
-    os.environ.update(QUIET)  # inherited by the kernels
+    settle()  # inherited by the kernels
     failed = False
     for path in notebooks:
         wrong = refresh(path)

@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,17 +29,6 @@ from filelock import FileLock
 from modules import BUILT, Module
 
 BOOK = Path(__file__).resolve().parent
-# The environment of every notebook: no progress bar or advisory reaches a stored output, no hub
-# is asked for anything, and threads that wait sleep (spinning ones take the cores from whatever
-# else runs: two notebooks at once took 3.5 times as long).
-QUIET = {
-    "TQDM_DISABLE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_WAIT_POLICY": "passive",
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-}
 
 
 def package() -> Path:
@@ -59,10 +49,19 @@ def module_path(module: str) -> Path:
 def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
     """Every module cell of the book, in its order.
 
-    Raises CellError where one cannot be placed; if not `strict`, that one is left out.
+    Raises CellError where one cannot be placed, or a notebook cannot be read; if not `strict`,
+    that one is left out; a whole notebook, with a warning.
     """
     for path in sorted(book.glob("day[0-9][0-9].ipynb")):
-        for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"]):
+        try:
+            cells = json.loads(path.read_text("utf-8"))["cells"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            text = f"{path.name} cannot be read as a notebook: {error}"
+            if strict:
+                raise CellError(text) from error
+            warnings.warn(text, stacklevel=2)
+            continue
+        for number, cell in enumerate(cells):
             if cell["cell_type"] == "code":
                 source, where = "".join(cell["source"]), f"{path.name}, cell {number}"
                 try:
@@ -72,6 +71,7 @@ def module_cells(book: Path, strict: bool = True) -> Iterator[Cell]:
                         raise
                     continue
                 if found:
+                    found.given = "given" in cell["metadata"].get("tags", [])
                     yield found
 
 

@@ -113,7 +113,8 @@ def run_generate(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command. 0: all is well, 1: it is not, 2: wrong arguments, 130: interrupted."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that it lacks
+    if hasattr(sys.stdout, "reconfigure"):  # not so within a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have letters that it lacks
     parser = argparse.ArgumentParser(prog="nanoserve", description="LLM inference, from a book.")
     parser.add_argument("--version", action="version", version=f"nanoserve {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

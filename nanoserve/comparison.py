@@ -5,7 +5,7 @@ from html import escape
 
 import torch
 
-from nanoserve.signatures import signature
+from nanoserve.signatures import Lookalikes, recorded, signature
 
 MADE_UP = "made up"  # stands in the checkpoint's place where there is none
 
@@ -16,22 +16,35 @@ def compare(
     theirs: torch.Tensor,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    lookalikes: Lookalikes | None = None,
 ) -> float:
     """The largest difference, if everywhere within `atol + rtol * |theirs|`.
 
     Shapes and dtypes must agree too, and there must be something to compare. Otherwise
     AssertionError: what differs and by how much, where that starts, and which known mistakes look
-    like it.
+    like it, first of all one of the `lookalikes`.
+
+    Every value counts, each at its own size. Integers and bools must be equal, infinities too,
+    and NaN matches nothing, NaN neither: where NaN must stay NaN, a check asks for that. Devices
+    must agree, and what has no values (on the meta device) matches nothing. The inputs stay as
+    they are, and torch's default dtype and device play no part.
     """
+    if not isinstance(mine, torch.Tensor):
+        raise AssertionError(f"{name}: nanoserve gives {mine!r:.200}, and a tensor is wanted")
+    if mine.is_meta or theirs.is_meta:
+        raise AssertionError(f"{name}: on the meta device there are no values to compare")
+    if not theirs.is_floating_point():
+        rtol = atol = 0.0
 
     def explain(message: str) -> str:
         head = f"{name} does not match HuggingFace. {message}"
-        return "\n".join([head, *signature(mine, theirs, rtol, atol)])
+        return "\n".join([head, *signature(mine, theirs, rtol, atol, lookalikes)])
 
     torch.testing.assert_close(mine, theirs, rtol=rtol, atol=atol, msg=explain)
     if not mine.numel():
         raise AssertionError(f"{name}: there is nothing to compare")
-    return (mine.double() - theirs.double()).abs().max().item()
+    off = (mine.double() - theirs.double()).abs()
+    return off.nan_to_num(0.0).max().item()  # an infinity less itself is NaN
 
 
 @dataclass
@@ -68,16 +81,23 @@ class Scoreboard:
         name: str,
         mine: torch.Tensor,
         theirs: torch.Tensor | None = None,
+        lookalikes: Lookalikes | None = None,
         **tolerances: float,
     ) -> None:
         """Hold `mine` against `theirs`; by default, what Reference `ref` calls `name`.
 
-        Where `ref` is None the tensors come from no checkpoint, and `theirs` must be given. The
+        `lookalikes` are what known mistakes give; what `ref` has recorded is tried after them.
+
+        Where `ref` is a checkpoint's folder nothing is on record of it, and where it is None the
+        tensors come from no checkpoint: `theirs` must be given then. The
         `tolerances` are rtol and atol, 1e-5 if not given. AssertionError as from `compare`.
         """
-        checkpoint = MADE_UP if ref is None else ref.path.name
+        checkpoint = MADE_UP if ref is None else getattr(ref, "path", ref).name
         theirs = ref.outputs[name] if theirs is None else theirs
-        error = compare(f"{checkpoint}, {name} ({component})", mine, theirs, **tolerances)
+        on_record = recorded(ref, name) if hasattr(ref, "outputs") else {}
+        lookalikes = {**(lookalikes or {}), **on_record}
+        name = f"{checkpoint}, {name} ({component})"
+        error = compare(name, mine, theirs, lookalikes=lookalikes, **tolerances)
         key = checkpoint, component
         row = self.rows.setdefault(key, Row(*key))
         row.tensors += 1

@@ -5,6 +5,8 @@ Built in the book: day02. Edit there, then run book/tangle.py.
 
 import json
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -18,45 +20,6 @@ from nanoserve.checkpoints.strictjson import json_file
 
 class ConfigError(ValueError):
     """A config.json that cannot be read, or asks for what is not built."""
-
-
-# Fields that would change the mathematics, and the values that are built.
-BUILT_VALUES = {  # absent means the first
-    "model_type": ("llama",),
-    "hidden_act": ("silu",),
-    "attention_bias": (False,),
-    "mlp_bias": (False,),
-    "sliding_window": (None,),
-    "quantization_config": (None,),
-    "rope_interleaved": (False,),
-    "partial_rotary_factor": (None, 1),
-    "original_max_position_embeddings": (None,),  # is in rope_scaling
-}
-
-# What HuggingFace's Llama takes where a file is silent; old files are.
-DEFAULTS = {
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": False,
-}
-
-CHECKS = {
-    int: ("a whole number from 1 to 2147483647", lambda v: type(v) is int and 0 < v < 2**31),
-    float: ("a positive number", lambda v: type(v) in (int, float) and 0 < v < 1e30),
-    bool: ("true or false", lambda v: type(v) is bool),
-}
-
-
-def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[str]:
-    """What in `values` does not fit dataclass `cls`, a sentence each."""
-    wrong = []
-    for field in fields(cls):
-        wanted, fits = CHECKS.get(field.type, ("", lambda v: True))
-        name, value = field.name, values.get(field.name)
-        if not fits(value):
-            found = short(value) if name in values else "nothing"
-            wrong.append(f"{prefix}{name} must be {wanted}, found {found}")
-    return wrong
 
 
 @dataclass(frozen=True)
@@ -74,39 +37,6 @@ class RopeScaling:
     original_max_position_embeddings: int
 
 
-def read_scaling(rope: dict[str, Any], name: str) -> tuple[RopeScaling | None, list[str]]:
-    """The scaling in config.json's object `name`, and what is wrong."""
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return None, []
-    if kind != "llama3":
-        return None, [f"{name}.rope_type {short(kind)} is not default or llama3"]
-    wrong = wrong_fields(RopeScaling, rope, f"{name}.")
-    low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
-    if not wrong and not low < high:
-        wrong = [f"{name}.low_freq_factor must be less than high_freq_factor"]
-    names = [field.name for field in fields(RopeScaling)]
-    return RopeScaling(**{key: rope.get(key) for key in names}), wrong
-
-
-def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str]]:
-    """rope_theta, the scaling, and what is wrong, from either dialect."""
-    old, new = values.get("rope_scaling"), values.get("rope_parameters")
-    name = "rope_scaling" if values.get("rope_scaling") else "rope_parameters"
-    rope = values.get(name) or {}
-    if not isinstance(rope, dict):
-        return 1.0, None, [f"{name} must be an object or null, found {short(rope)}"]
-    if old and new not in (None, {}, rope):
-        return 1.0, None, ["rope_scaling and rope_parameters disagree"]
-    theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
-    scaling, wrong = read_scaling(rope, name)
-    if values.get("rope_theta", theta) != theta:
-        wrong.append(f"rope_theta and {name}.rope_theta disagree")
-    if rope.get("partial_rotary_factor", 1) != 1:
-        wrong.append(f"{name}.partial_rotary_factor must be 1")
-    return theta, scaling, wrong
-
-
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes and constants of a Llama, under config.json's own names.
@@ -116,12 +46,12 @@ class ModelConfig:
     """
 
     vocab_size: int
-    hidden_size: int
-    intermediate_size: int
+    hidden_size: int  # C
+    intermediate_size: int  # F
     num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    head_dim: int
+    num_attention_heads: int  # H
+    num_key_value_heads: int  # K
+    head_dim: int  # D
     max_position_embeddings: int
     rms_norm_eps: float
     rope_theta: float
@@ -132,38 +62,24 @@ class ModelConfig:
     dtype: str | None = None
 
     def __post_init__(self):
-        heads = self.num_attention_heads
-        kv_heads, layers = self.num_key_value_heads, self.num_hidden_layers
-        if heads % kv_heads:
-            raise ConfigError(f"num_key_value_heads {kv_heads} must divide the {heads} heads")
-        if self.head_dim % 2:
-            raise ConfigError(f"head_dim {self.head_dim} must be even: RoPE turns pairs")
-        if layers > 10_000:
-            raise ConfigError(f"num_hidden_layers {layers} is past belief")
+        refuse_contradictions(self)
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike) -> "ModelConfig":
         """Read config.json in folder `path`; ConfigError if that fails."""
-        file = Path(path) / "config.json"
-        try:
-            return cls.from_dict(json_file(file))
-        except ConfigError as error:
-            raise ConfigError(f"{file}: {error}") from None
-        except (OSError, ValueError, RecursionError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(f"{file} cannot be read: {why}") from error
+        return read_file(path, cls.from_dict)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
         """Take config.json's fields; ConfigError naming each bad one."""
-        return read_config(values)
+        return cls(**read_fields(values))
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor, by its name in the checkpoint."""
         C, F, D = self.hidden_size, self.intermediate_size, self.head_dim
         q_size = self.num_attention_heads * D
         kv_size = self.num_key_value_heads * D
-        layer = {
+        layer = {  # matrices are (out, in)
             "input_layernorm": (C,),
             "self_attn.q_proj": (q_size, C),
             "self_attn.k_proj": (kv_size, C),
@@ -176,7 +92,8 @@ class ModelConfig:
         }
         shapes = {"model.embed_tokens.weight": (self.vocab_size, C)}
         for i in range(self.num_hidden_layers):
-            shapes |= {f"model.layers.{i}.{name}.weight": shape for name, shape in layer.items()}
+            for name, shape in layer.items():
+                shapes[f"model.layers.{i}.{name}.weight"] = shape
         shapes["model.norm.weight"] = (C,)
         if not self.tie_word_embeddings:
             shapes["lm_head.weight"] = (self.vocab_size, C)
@@ -189,27 +106,117 @@ class ModelConfig:
 
     def kv_cache_bytes_per_token(self, dtype: torch.dtype) -> int:
         """Bytes of one token's keys and values in `dtype`, all layers."""
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"dtype must be one of torch's, such as torch.bfloat16, not {dtype!r}")
         per_layer = 2 * self.num_key_value_heads * self.head_dim
         return self.num_hidden_layers * per_layer * dtype.itemsize
 
 
-def wrong_names(values: dict[str, Any]) -> list[str]:
-    """What is wrong with fields that name a token or a dtype."""
+# What HuggingFace's Llama takes where a file is silent; old files are.
+DEFAULTS = {
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+# Fields that would change the mathematics, or which file is read, and
+# the values that are built. Absent means the first.
+BUILT_VALUES = {
+    "model_type": ("llama",),
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "sliding_window": (None,),
+    "quantization_config": (None,),
+    "rope_interleaved": (False,),
+    "partial_rotary_factor": (None, 1),
+    "original_max_position_embeddings": (None,),  # is in rope_scaling
+    "transformers_weights": (None,),  # another file than we would read
+}
+
+CHECKS = {  # by a field's type: what is wanted, and whether it is that
+    int: (
+        "a whole number from 1 to 2147483647",
+        lambda v: type(v) is int and 0 < v < 2**31,
+    ),
+    float: (  # as float32 not 0 and not infinite, as int64 not too long
+        "a number from 1e-30 to 1e18",
+        lambda v: type(v) in (int, float) and 1e-30 <= v <= 1e18,
+    ),
+    bool: ("true or false", lambda v: type(v) is bool),
+    str | None: ("a name or null", lambda v: v is None or type(v) is str),
+    int | None: ("a whole number or null", lambda v: v is None or type(v) is int),
+    int | tuple[int, ...] | None: (
+        "a whole number, a list of them, or null",
+        lambda v: v is None or {int} == {*map(type, v if type(v) is tuple else [v])},
+    ),
+}
+
+
+def wrong_fields(cls: type, values: dict[str, Any], prefix: str = "") -> list[str]:
+    """What in `values` does not fit dataclass `cls`, a sentence each."""
     wrong = []
-    for field in ("bos_token_id", "eos_token_id"):
-        ids = values.get(field)
-        several = field[0] == "e" and isinstance(ids, list) and ids
-        for found in ids if several else [ids]:
-            if type(found) is not int and (several or found is not None):
-                wrong.append(f"{field} must be a whole number, not {short(found)}")
-    for field in ("dtype", "torch_dtype"):
-        if not isinstance(values.get(field), str | None):
-            wrong.append(f"{field} must be a name, not {short(values[field])}")
+    for field in fields(cls):
+        wanted, fits = CHECKS.get(field.type, ("", lambda v: True))
+        name, value = field.name, values.get(field.name)
+        if not fits(value):
+            found = short(value) if name in values else "nothing"
+            wrong.append(f"{prefix}{name} must be {wanted}, found {found}")
     return wrong
 
 
-def read_config(values: dict[str, Any]) -> ModelConfig:
-    """config.json's fields, checked, with HuggingFace's defaults."""
+def refuse_contradictions(config: ModelConfig) -> None:
+    """ConfigError where the numbers of a config cannot be together."""
+    H, K = config.num_attention_heads, config.num_key_value_heads
+    D, layers = config.head_dim, config.num_hidden_layers
+    if H % K:
+        raise ConfigError(f"num_key_value_heads {K} must divide {H} heads")
+    if D % 2:
+        raise ConfigError(f"head_dim {D} must be even: RoPE turns pairs")
+    if layers > 10_000:
+        raise ConfigError(f"num_hidden_layers {layers} is past belief")
+
+
+def read_scaling(rope: dict[str, Any], name: str) -> tuple[RopeScaling | None, list[str]]:
+    """The scaling in config.json's object `name`, and what is wrong."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None, []
+    if kind != "llama3":
+        return None, [f"{name}.rope_type {short(kind)} is not default or llama3"]
+    wrong = wrong_fields(RopeScaling, rope, f"{name}.")
+    low, high = rope.get("low_freq_factor"), rope.get("high_freq_factor")
+    if not wrong and not low < high:
+        wrong = [f"{name}.low_freq_factor must be less than high_freq_factor"]
+    numbers = {f.name: rope.get(f.name) for f in fields(RopeScaling)}
+    return RopeScaling(**numbers), wrong
+
+
+def read_rope(values: dict[str, Any]) -> tuple[Any, RopeScaling | None, list[str]]:
+    """rope_theta, the scaling, and what is wrong, from either dialect."""
+    old, new = values.get("rope_scaling"), values.get("rope_parameters")
+    name = "rope_scaling" if old else "rope_parameters"
+    rope = old or new or {}
+    if not isinstance(rope, dict):
+        return 1.0, None, [f"{name} must be an object or null, found {short(rope)}"]
+    theta = rope.get("rope_theta", values.get("rope_theta", 10_000.0))
+    scaling, wrong = read_scaling(rope, name)
+    if old and new not in (None, {}, rope):
+        wrong.append("rope_scaling and rope_parameters disagree")
+    if values.get("rope_theta", theta) != theta:
+        wrong.append(f"rope_theta and {name}.rope_theta disagree")
+    if rope.get("partial_rotary_factor", 1) != 1:
+        wrong.append(f"{name}.partial_rotary_factor must be 1")
+    return theta, scaling, wrong
+
+
+def read_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """ModelConfig's fields out of config.json's; ConfigError if wrong.
+
+    What is absent is what HuggingFace takes it for.
+    """
     if not isinstance(values, dict):
         raise ConfigError(f"config.json must hold an object, found {short(values)}")
     wrong = [
@@ -218,21 +225,38 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
         if values.get(name, built[0]) not in built
     ]
     theta, scaling, wrong_rope = read_rope(values)
-    given = {k: value for k, value in values.items() if value is not None}
-    given = DEFAULTS | given | {"rope_theta": theta, "rope_scaling": scaling}
-    given.setdefault("num_key_value_heads", given.get("num_attention_heads"))
-    derived = {} if "head_dim" in given else {"head_dim": 2}  # for now
-    wrong += wrong_rope + wrong_names(values)
-    wrong += wrong_fields(ModelConfig, given | derived)
-    if not wrong and derived:  # its two sources are known to be whole
+    given = DEFAULTS | values
+    given |= {"rope_theta": theta, "rope_scaling": scaling}
+    if given.get("num_key_value_heads") is None:
+        given["num_key_value_heads"] = given.get("num_attention_heads")
+    if given.get("dtype") is None:
+        given["dtype"] = given.get("torch_dtype")
+    if isinstance(given["eos_token_id"], list):
+        given["eos_token_id"] = tuple(given["eos_token_id"])
+    derived = given.get("head_dim") is None
+    if derived:
+        given["head_dim"] = 2  # until its two sources are known
+    wrong += wrong_rope + wrong_fields(ModelConfig, given)
+    if derived and not wrong:
         width, heads = given["hidden_size"], given["num_attention_heads"]
         given["head_dim"] = width // heads
         if width % heads:
-            wrong.append(f"hidden_size {width} must be a multiple of the {heads} heads")
+            wrong = [f"hidden_size {width} must be a multiple of {heads} heads"]
     if wrong:
         raise ConfigError("; ".join(wrong))
-    eos = values.get("eos_token_id", 2)
-    given["bos_token_id"] = values.get("bos_token_id", 1)
-    given["eos_token_id"] = tuple(eos) if isinstance(eos, list) else eos
-    given["dtype"] = values.get("dtype") or values.get("torch_dtype")
-    return ModelConfig(**{field.name: given.get(field.name) for field in fields(ModelConfig)})
+    return {field.name: given[field.name] for field in fields(ModelConfig)}
+
+
+def read_file(path: str | PathLike, build: Callable[[dict], ModelConfig]) -> ModelConfig:
+    """What `build` makes of config.json; ConfigError names the file."""
+    file = Path(path) / "config.json"
+    try:
+        return build(json_file(file))
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        if not os.path.isdir(path):
+            found = f"checkpoint_path({Path(path).name!r})"
+            why = f"{why}; by name, a checkpoint's folder is nanoserve.checkpoints.{found}"
+        raise ConfigError(f"{file} cannot be read: {why}") from error

@@ -95,11 +95,13 @@ def stop_ids(path: str | PathLike) -> tuple[int, ...]:
         try:
             stated = json_file(file).get("eos_token_id")
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}") from None
+            why = f"{file} cannot be read: {error}"
+            raise CheckpointError(why) from None
         ids = ids if stated is None else stated  # 0 is an id
     ids = () if ids is None else (ids,) if isinstance(ids, int) else ids
     if not all(type(i) is int for i in ids):
-        raise CheckpointError(f"{file}: eos_token_id must be whole numbers")
+        why = f"{file}: eos_token_id must be whole numbers"
+        raise CheckpointError(why)
     return tuple(ids)
 
 

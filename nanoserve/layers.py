@@ -42,7 +42,8 @@ def rope_inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     blended. Source: Su et al. 2021, arXiv:2104.09864, section 3.2; the
     scaling is Llama 3.1's.
     """
-    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    pairs = torch.arange(0, config.head_dim, 2, device="cpu")
+    exponent = pairs.to(torch.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**exponent
     scaling = config.rope_scaling
     if scaling is None:
@@ -61,8 +62,9 @@ def rope_table(config: ModelConfig, positions: torch.Tensor) -> tuple[torch.Tens
     at 0 or be the same in each row. The D/2 angles stand there twice,
     once for each half of the head. Raises TypeError for other dtypes.
     """
-    if positions.is_floating_point() or positions.dtype == torch.bool:
-        raise TypeError(f"positions must be integers, got {positions.dtype}")
+    kind = positions.dtype
+    if kind.is_floating_point or kind.is_complex or kind == torch.bool:
+        raise TypeError(f"positions must be integers, got {kind}")
     frequencies = rope_inverse_frequencies(config).to(positions.device)
     angles = positions[..., None].float() * frequencies  # (..., T, D/2)
     cos, sin = angles.cos(), angles.sin()

@@ -3,53 +3,43 @@
 Built in the book: day03. Edit there, then run book/tangle.py.
 """
 
-import os
 import warnings
 from os import PathLike
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from nanoserve.checkpoints.headers import (
     CheckpointError,
     TensorInfo,
     fail_on,
-    inside,
+    first,
     read_header,
-    read_weight_map,
+    weight_files,
 )
 from nanoserve.config import ModelConfig
-from nanoserve.pages import HugePages
 
 
 def read_index(path: str | PathLike) -> dict[str, TensorInfo]:
     """Every tensor of the checkpoint in folder `path`, by its name.
 
     Only headers are read: that of model.safetensors, or those of the
-    shards in an index. CheckpointError tells all that is wrong.
+    shards. They are believed, and not what an index says of tensors.
+    CheckpointError tells all that is wrong.
     """
-    folder = Path(path)
-    if os.path.lexists(folder / "model.safetensors"):
-        return read_header(folder / "model.safetensors")
-    shards, tensors, problems = {}, {}, []
-    for name, shard in read_weight_map(folder).items():
-        shards.setdefault(shard, set()).add(name)
-    for shard, named in sorted(shards.items()):
+    tensors, problems = {}, []
+    for file in weight_files(Path(path)):
         try:
-            found = read_header(inside(folder, shard))
+            found = read_header(file)
         except CheckpointError as error:
             problems += str(error).splitlines()
             continue
-        problems += [
-            f"{n}: not in {shard}, where the index says" for n in sorted(named - found.keys())
-        ]
-        problems += [
-            f"{n}: in {shard}, but not so in the index" for n in sorted(found.keys() - named)
-        ]
+        for name in sorted(tensors.keys() & found.keys()):
+            problems.append(f"{name}: in {file.name}, and in another file")
         tensors |= found
-    fail_on(problems, folder)
+    fail_on(problems, Path(path))
     return tensors
 
 
@@ -80,26 +70,23 @@ def key_map(config: ModelConfig) -> dict[str, str | tuple[str, ...]]:
     return names
 
 
-def as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
-    """A value of the map as a tuple of one name or more."""
-    return (names,) if isinstance(names, str) else names
-
-
 def plan_copies(
     model: nn.Module, names: dict[str, str | tuple[str, ...]], index: dict[str, TensorInfo]
 ) -> tuple[list[tuple[str, torch.Tensor]], list[str]]:
     """What to copy where, and what is wrong, a sentence each.
 
-    A copy is a tensor's name and the rows of a parameter that it fills.
+    A copy is a tensor's name and the rows of a parameter that it fills,
+    detached and not copied. `names` is as key_map gives it. Wrong are a
+    parameter without a name, a tensor that is not in `index`, and a
+    shape other than the parameter's: then nothing is copied there.
     """
     copies, problems = [], []
     for ours, parameter in model.named_parameters():
-        theirs = as_tuple(names.get(ours, ()))
-        missing = [name for name in theirs if name not in index]
-        problems += [f"{n}: missing, wanted for {ours}" for n in missing]
-        if not theirs:
-            problems.append(f"{ours}: no tensor of the checkpoint belongs here")
+        theirs = names.get(ours, ())
+        theirs = (theirs,) if isinstance(theirs, str) else theirs
+        missing = [f"{n}: missing" for n in theirs if n not in index]
         if missing or not theirs:
+            problems += missing or [f"{ours}: no tensor belongs here"]
             continue
         shapes = [list(index[name].shape) for name in theirs]
         rows = [sum(shape[:1]) for shape in shapes]  # a scalar has none
@@ -114,105 +101,71 @@ def plan_copies(
     return copies, problems
 
 
-EMBED = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 FLOATS = ("F64", "F32", "F16", "BF16")  # what weights are stored in
 
 
-def unloadable(index: dict[str, TensorInfo], names: dict[str, str | tuple[str, ...]]) -> list[str]:
-    """What in the files is unknown, or of a dtype that is not read."""
-    known = {HEAD}.union(*map(as_tuple, names.values()))
-    new = [name for name in index if name not in known]
-    problems = [f"{name}: unexpected, the model has no such tensor" for name in new]
+def wrong_tensors(config: ModelConfig, index: dict[str, TensorInfo]) -> list[str]:
+    """What is missing, does not fit or is unknown, some of each."""
+    shapes, unfit, unknown = config.tensor_shapes(), [], []
+    missing = [f"{name}: missing" for name in shapes if name not in index]
     for name, info in index.items():
+        wanted = shapes.get(name)
+        if wanted is None:  # RoPE's table is of old files (Day 4)
+            if name != HEAD and not name.endswith("rotary_emb.inv_freq"):
+                unknown.append(f"{name}: unexpected, the model has no such tensor")
+            continue
+        if info.shape != wanted:
+            unfit.append(f"{name}: shape {list(info.shape)}, not {list(wanted)}")
         if info.dtype not in FLOATS:
-            problems.append(f"{name}: dtype {info.dtype} is not among {FLOATS}")
-    return problems
-
-
-def plan_load(
-    model: nn.Module, path: str | PathLike
-) -> tuple[list[tuple[str, torch.Tensor]], dict[str, TensorInfo]]:
-    """What to copy where, and all that the files hold.
-
-    Nothing but headers is read. CheckpointError tells all that is wrong.
-    """
-    names = key_map(ModelConfig.from_pretrained(path))
-    index = read_index(path)
-    for name in list(index):
-        if name.endswith("rotary_emb.inv_freq"):  # old; computed on Day 4
-            del index[name]
-    copies, problems = plan_copies(model, names, index)
-    fail_on(unloadable(index, names) + problems, Path(path))
-    return copies, index
+            unfit.append(f"{name}: dtype {info.dtype}, not of {FLOATS}")
+    return first(missing, 6) + first(unfit, 7) + first(unknown, 6)
 
 
 def refuse_other_sizes(config: ModelConfig, path: str | PathLike) -> None:
-    """CheckpointError where tensors have other sizes than `config` says.
+    """CheckpointError where the files do not hold what `config` says.
 
     A model of a wrong config could take any memory: look before it is
     made.
     """
-    wanted, index = config.tensor_shapes(), read_index(path)
-    problems = [
-        f"{name}: shape {list(info.shape)}, not {list(wanted[name])}"
-        for name, info in index.items()
-        if wanted.get(name, info.shape) != info.shape
-    ]
-    if problems:
-        problems += unloadable(index, key_map(config))
-        problems += [f"{n}: missing" for n in wanted if n not in index]
-    fail_on(problems, Path(path))
+    fail_on(wrong_tensors(config, read_index(path)), Path(path))
 
 
-GIB = 2**30
+def read_tensor(name: str, index: dict[str, TensorInfo]) -> torch.Tensor:
+    """The tensor as stored: a view of its file, mapped while it lives."""
+    with safe_open(index[name].file, "pt") as file:
+        return file.get_tensor(name)
 
 
-class Files:
-    """A checkpoint's files, mapped into memory to read tensors from."""
+def copy_tensors(copies: list[tuple[str, torch.Tensor]], index: dict[str, TensorInfo]) -> list[str]:
+    """Carry out what plan_copies planned; the names of what is not finite.
 
-    def __init__(self, index: dict[str, TensorInfo]):
-        self.index = index
-        self.map()
-
-    def map(self) -> None:
-        """Map every file, and let go of what was mapped before."""
-        self.mapped, self.bytes_read = {}, 0
-        for name, info in self.index.items():
-            file = info.file
-            try:
-                if file not in self.mapped:
-                    self.mapped[file] = safe_open(file, "pt")
-                held = self.mapped[file].get_slice(name).get_shape()
-            except (OSError, SafetensorError) as error:
-                fail_on([str(error)], file)
-            if held != list(info.shape):
-                fail_on([f"{name}: changed after it was checked"], file)
-
-    def read(self, name: str) -> torch.Tensor:
-        """The tensor `name`: a view of the file's pages."""
-        info = self.index[name]
-        # A page that was read counts as our memory while it is mapped.
-        if self.bytes_read > GIB:
-            self.map()
-        self.bytes_read += info.end - info.start
-        return self.mapped[info.file].get_tensor(name)
+    One tensor of the files is looked at at a time. It is cast as it is
+    copied, straight from its stored dtype. A name is returned where a
+    value that was written is NaN or infinite.
+    """
+    not_finite = []
+    for name, target in copies:
+        target.copy_(read_tensor(name, index))
+        # NaN anywhere makes both extremes NaN.
+        if not all(x.isfinite() for x in target.aminmax()):
+            not_finite.append(name)
+    return not_finite
 
 
-def refuse_other_head(files: Files, where: Path) -> None:
+def refuse_other_head(index: dict[str, TensorInfo], path: str | PathLike) -> None:
     """CheckpointError where a tied head is not the embedding."""
-    if EMBED not in files.index:
-        fail_on([f"{EMBED}: missing, and {HEAD} is tied to it"], where)
-    head, embed = files.read(HEAD), files.read(EMBED)
-    if head.dtype != embed.dtype or not torch.equal(head, embed):
-        fail_on([f"{HEAD}: tied to {EMBED}, but their values differ"], where)
-
-
-def is_finite(values: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite, told with no large copy."""
-    flat = values.flatten()
-    # The sum of squares is one fast pass. It can overflow: look again.
-    return bool(flat.dot(flat).isfinite() or flat.isfinite().all())
+    table = "model.embed_tokens.weight"
+    head, embed = read_tensor(HEAD, index), read_tensor(table, index)
+    tied = f"{HEAD}: tied to {table}"
+    if head.shape != embed.shape:
+        shapes = f"shape {list(head.shape)}, not {list(embed.shape)}"
+        fail_on([f"{tied}, but its {shapes}"], Path(path))
+    same = head == embed
+    if not same.all():  # NaN is not equal to itself
+        same |= head.isnan() & embed.isnan()
+    if not same.all():
+        fail_on([f"{tied}, but their values differ"], Path(path))
 
 
 def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
@@ -221,24 +174,20 @@ def load_weights(model: nn.Module, path: str | PathLike) -> list[str]:
     `model` is any module whose parameters have our names, or a part of
     one. Its dtypes stay: values are cast as they are copied. Returns the
     names of tensors without a parameter, and warns of NaN and infinity.
-    CheckpointError tells all that is wrong before a byte is copied: the
-    model is untouched. Only files that change while they are read can
-    fail later.
+    CheckpointError tells all that is wrong with the files, or with the
+    model, before a byte is copied: the model is untouched. Only files
+    that change while they are read can fail later.
     """
-    copies, index = plan_load(model, path)
+    config, index = ModelConfig.from_pretrained(path), read_index(path)
+    fail_on(wrong_tensors(config, index), Path(path))
+    copies, problems = plan_copies(model, key_map(config), index)
     empty = [name for name, p in model.named_parameters() if p.is_meta]
-    wanting = "has no memory, call model.to_empty first"
-    fail_on([f"{name}: {wanting}" for name in empty], Path(path))
-    files, not_finite = Files(index), []
-    tied = ModelConfig.from_pretrained(path).tie_word_embeddings
-    if tied and HEAD in index:
-        refuse_other_head(files, Path(path))
-    pages = HugePages()
-    for name, target in copies:
-        with pages.filling(target):
-            target.copy_(files.read(name))  # cast on the way
-        if not is_finite(target):
-            not_finite.append(name)
+    what = "no memory, call model.to_empty first"
+    problems += [f"{name}: {what}" for name in empty]
+    fail_on(problems, Path(path))
+    if config.tie_word_embeddings and HEAD in index:
+        refuse_other_head(index, path)
+    not_finite = copy_tensors(copies, index)
     if not_finite:
         found = ", ".join(not_finite[:5])
         more = ", ..." if len(not_finite) > 5 else ""

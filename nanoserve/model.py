@@ -50,11 +50,18 @@ class Llama(nn.Module):
         """The checkpoint in folder `path`, on the CPU, for inference.
 
         With `num_blocks`, only the first so many blocks are made and
-        read from the files. Raises ConfigError or CheckpointError.
+        read from the files. Raises ConfigError or CheckpointError,
+        and TypeError, which names it, for a `dtype` that is none of
+        torch's floating ones.
         """
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(
+                f"dtype is {dtype!r}: wanted one of torch's, of floats, such as torch.float16"
+            )
         config = ModelConfig.from_pretrained(path)
         refuse_other_sizes(config, path)
-        model = cls(config, num_blocks).to(dtype)
+        with torch.device("cpu"):  # whatever the default is
+            model = cls(config, num_blocks).to(dtype)
         load_weights(model, path)
         return model.requires_grad_(False).eval()
 

@@ -3,6 +3,7 @@
 Built in the book: day02. Edit there, then run book/tangle.py.
 """
 
+from contextlib import contextmanager
 from functools import reduce
 from os import PathLike
 from pathlib import Path
@@ -29,6 +30,20 @@ PROMPTS = (
 )
 
 
+def encoder(file: Path):
+    """What turns a text into all of its ids, and no padding."""
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library has no class for it
+        raise ValueError(
+            f"{file} is no tokenizer that can be read: {error}. Fetch it "
+            "again, or move it away: without one, made-up ids are compared"
+        ) from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer.encode
+
+
 def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and positions, each (B, T), to compare a checkpoint on.
 
@@ -36,10 +51,16 @@ def prompt(path: Path, config) -> tuple[torch.Tensor, torch.Tensor]:
     three rows of 48 seeded ids, which start at position 0, just before a
     sixteenth of the context, and at its end. Less where less fits.
     """
-    if (path / "tokenizer.json").is_file():
-        read = Tokenizer.from_file(str(path / "tokenizer.json")).encode
-        texts = [read(text).ids for text in PROMPTS]
+    file = path / "tokenizer.json"
+    if file.is_file():
+        encode = encoder(file)
+        texts = [encode(text).ids for text in PROMPTS]
         length = min(41, *map(len, texts))
+        if not length or max(map(max, texts)) >= config.vocab_size:
+            raise ValueError(
+                f"{file} is another model's: it gives no ids, or some "
+                f"past vocab_size {config.vocab_size}. Move it away"
+            )
         ids = torch.tensor([text[:length] for text in texts])
         return ids, torch.arange(length).expand_as(ids)
     context = config.max_position_embeddings
@@ -111,6 +132,18 @@ def widen(model: nn.Module) -> None:
                 setattr(module, name, wide)
 
 
+@contextmanager
+def plain_torch():
+    """float32 and the CPU by default, whatever a notebook has set."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def stored_dtype(path: Path) -> torch.dtype:
     """The narrowest dtype that holds every stored value exactly."""
     dtypes = []
@@ -161,6 +194,7 @@ class Reference:
     fills `parameters`. `input_ids`, `positions` (B, T) replace the prompt.
     """
 
+    @plain_torch()
     def __init__(
         self,
         path: str | PathLike,
@@ -179,8 +213,9 @@ class Reference:
             positions = usual if positions is None else positions
         elif positions is None:
             positions = torch.arange(input_ids.shape[1])
-        self.input_ids = input_ids
-        self.positions = positions.expand_as(input_ids)
+        # Copies: the caller may go on counting in place.
+        self.input_ids = input_ids.clone()
+        self.positions = positions.expand_as(input_ids).clone()
         self.inputs, self.outputs = {}, {}
         self.run(model)
         self.rotary = model.model.rotary_emb
@@ -224,5 +259,8 @@ class Reference:
         return hook
 
     def rope(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """HuggingFace's cos and sin (B, T, D) at `positions` (B, T)."""
-        return self.rotary(torch.empty(0), positions)
+        """HuggingFace's cos and sin (B, T, D) at `positions` (B, T).
+
+        In the dtype of those on record.
+        """
+        return self.rotary(self.outputs["cos"], positions)

@@ -75,13 +75,6 @@ def test_an_index_with_names_that_no_file_has(shards, model, name):
     refused(model, shards, "\\" if len(name) < 99 else "xxx")
 
 
-def test_a_shard_under_two_names(shards, model):
-    first = sorted(shards.glob("model-*.safetensors"))[0]
-    os.link(first, shards / "again.safetensors")
-    index_changed(shards, NORM, "again.safetensors")
-    refused(model, shards, "in again.safetensors, but not so in the index")
-
-
 def test_a_name_twice_in_the_index(shards, model):
     file = shards / "model.safetensors.index.json"
     text = file.read_text()
@@ -92,9 +85,9 @@ def test_a_name_twice_in_the_index(shards, model):
 
 def test_names_cannot_steer_a_terminal(one, model):
     header, data = header_of(one / "model.safetensors")
-    header["\x1b[2J\n\r\u202e\ud800" + "x" * 5000] = header.pop(UP)
+    header["\x1b[2J\n\r\u202e" + "x" * 5000] = header.pop(UP)
     write(one / "model.safetensors", header, data)
-    refused(model, one, r"\x1b[2J\n\r\u202e\ud800xx", "unexpected", "missing")
+    refused(model, one, r"\x1b[2J\n\r\u202exx", "unexpected", "missing")
 
 
 def test_the_problems_of_many_shards_fit_on_a_page(shards, model):
@@ -130,28 +123,12 @@ def test_json_that_swells_is_bounded(one, model, piece):
     refused(model, one, "an object with a shape is wanted")
     seconds, peak = time.monotonic() - before, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 48 << 20 and seconds < 15
-
-
-def test_a_checkpoint_that_changes_while_it_is_loaded(one, model, monkeypatch):
-    """Another header than was checked, in the moment before the file is mapped."""
-    from nanoserve import loader
-
-    header, data = header_of(one / "model.safetensors")
-    header[UP]["shape"].reverse()
-
-    def late(file, framework):
-        write(one / "model.safetensors", header, data)
-        return safe_open(file, framework)
-
-    safe_open = loader.safe_open
-    monkeypatch.setattr(loader, "safe_open", late)
-    refused(model, one, UP, "changed")
+    assert peak < 96 << 20 and seconds < 15
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak of memory")
-def test_loading_takes_no_more_than_twice_the_file():
-    """Beside the model itself, and in the peak; the twin's 247 MB are mapped, not copied."""
+def test_loading_takes_less_than_half_the_file():
+    """Beside the model itself, and in the peak: the twin's 247 MB are mapped one after another."""
     file = checkpoint_path(TWIN) / "model.safetensors"
     code = (
         "import sys, torch; from pathlib import Path;"
@@ -165,7 +142,7 @@ def test_loading_takes_no_more_than_twice_the_file():
     command = [sys.executable, "-c", code, str(file.parent)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) * 1024 < 2 * file.stat().st_size
+    assert int(done.stdout) * 1024 < file.stat().st_size / 2
 
 
 @pytest.mark.parametrize("field", ["vocab_size", "intermediate_size", "num_hidden_layers"])

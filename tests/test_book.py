@@ -14,6 +14,7 @@ import refresh
 import torch
 import yaml
 from packaging.requirements import Requirement
+from tracked import tracked
 
 from nanoserve.comparison import Scoreboard
 
@@ -25,14 +26,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 KINDS = ["*.md", "*.ipynb", "*.py", "*.toml", "*.yml", "*.svg", "*.cfg", "Makefile", ".ci/run"]
-# What is tracked, and what would be.
-TRACKED = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", *KINDS],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
-).stdout.splitlines()
+TRACKED = tracked(*KINDS)
 FORBIDDEN = {
     "an em dash": chr(8212) + r"|\\u" + "2014|&m" + "dash;",
     "a path of one machine": r"(?<![\w.])/(home|root|Users|work|builds)/\w|/ipykernel_\d",
@@ -173,3 +167,12 @@ def test_a_scoreboard_claims_no_more_than_its_tolerances(tolerances, how):
     board = Scoreboard("Day 3, the loader")
     board.compare(None, "weights", "one", torch.ones(2), torch.ones(2), **tolerances)
     assert board.verdict().endswith(f"1 tensors match HuggingFace {how}")
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem.startswith("day")], ids=str)
+def test_a_folded_check_begins_with_what_it_is(path):
+    """JupyterLab shows a folded cell's first line: under an exercise it would be the answer."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        tags = cell.metadata.get("tags", [])
+        if "remove-cell" in tags and "assert" in cell.source and "%load_ext" not in cell.source:
+            assert cell.source.startswith("#"), cell.id

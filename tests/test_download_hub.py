@@ -73,7 +73,8 @@ def test_a_server_that_stalls_or_ignores_ranges(hub, capsys, fault):
 )
 def test_wrong_length_and_wrong_hash(hub, capsys, fault, part):
     hub.faults[BIG] = [fault]
-    failed(capsys, BIG if fault == "corrupt" else "arrived", part, "thrown away", "same command")
+    arrived = BIG if fault == "corrupt" else "arrived"
+    failed(capsys, arrived, part, "thrown away", "same command", "a portal")
     succeeded(hub, capsys)
     assert hub.ranges(BIG) == [None, None]
 

@@ -123,15 +123,6 @@ def test_the_reference_keeps_what_is_stored(tmp_path):
         compare(name, kept[our_name(name)], tensor.float(), rtol=0, atol=0)
 
 
-def test_files_that_are_mapped_anew_give_the_same(tmp_path, monkeypatch):
-    """Every gigabyte the loader maps the files again; here, before every tensor."""
-    save_tiny(tmp_path, shard="20KB")
-    wanted = dict(Llama.from_pretrained(tmp_path).named_parameters())
-    monkeypatch.setattr("nanoserve.loader.GIB", -1)
-    for name, mine in Llama.from_pretrained(tmp_path).named_parameters():
-        compare(name, mine, wanted[name], rtol=0, atol=0)
-
-
 @pytest.mark.parametrize(("count", "more"), [(5, False), (6, True)])
 def test_a_warning_names_five_tensors_and_says_when_there_are_more(tmp_path, count, more):
     theirs = save_tiny(tmp_path)

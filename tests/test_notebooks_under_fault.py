@@ -13,8 +13,10 @@ import pytest
 import transformers
 from jupyter_client import KernelManager
 from readers import Reader
+from tracked import tracked
 
 from nanoserve.checkpoints import TWIN
+from nanoserve.checkpoints.places import command
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = [f"day{day:02}" for day in range(2, 8)]
@@ -55,12 +57,16 @@ def first_cells(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("day", DAYS)
-def test_without_a_checkpoint_the_first_cell_gives_the_command(day, first_cells, monkeypatch):
+def test_without_a_checkpoint_the_first_cell_gives_the_command(
+    day, first_cells, monkeypatch, capsys
+):
     monkeypatch.setenv("NANOSERVE_WEIGHTS", "/nowhere")
     error, _ = first_cells(day)
     assert type(error).__name__ == "CheckpointError"
-    command = "nanoserve download smollm2-135m`."
-    assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: {command}"
+    line = command("download", "smollm2-135m")
+    assert str(error) == f"There is no checkpoint 'smollm2-135m' in /nowhere: run `{line}`."
+    # Nothing but the message: the command is what the reader needs.
+    assert capsys.readouterr().out.strip() == str(error)
 
 
 @pytest.mark.parametrize("make", ["", "file", "folder", "pickle"])
@@ -117,11 +123,9 @@ def test_another_folder_is_named(tmp_path, monkeypatch):
 def checkout(tmp_path):
     """A copy of what is tracked, in which nothing may be written."""
     root = tmp_path / "check out ü"
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    for name in filter(None, tracked.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, root / name)
+    for name in tracked():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
     paths = [root, *root.rglob("*")]
     for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)

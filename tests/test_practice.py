@@ -1,8 +1,8 @@
-"""The practice notebooks: blank ones fail kindly, filled ones pass, nothing is overwritten."""
+"""The practice notebooks as they are written: what is left out, what helps, nothing overwritten."""
 
 import ast
-import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +10,11 @@ from pathlib import Path
 import nbformat
 import pytest
 from cells import HEADER
-from practice import body_of, functions, main
+from pieces import body_of, functions, hints, is_given, left, to_write
+from practice import UNCHECKED, main, practised, without_asserts
 
 ROOT = Path(__file__).resolve().parent.parent
-DAYS = [f"day{day:02}" for day in range(2, 8)]
+DAYS = sorted(path.stem for path in (ROOT / "book").glob("day[0-9][0-9].ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -23,81 +24,98 @@ def folder(tmp_path_factory):
     return target
 
 
-def main_cells(notebook) -> list[str]:
-    """A practice notebook's set-up, module cells, comparison and progress."""
-    return [
-        cell.source
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-        and (
-            HEADER.match(cell.source + "\n")
-            or "load_ext live" in cell.source
-            or "progress(" in cell.source
-            or "comparison" in cell.metadata.get("tags", [])
-        )
-    ]
+def cells(folder: Path, day: str) -> list:
+    return nbformat.read(folder / f"{day}.ipynb", as_version=4).cells
 
 
-def run(folder: Path, wanted: list[str]) -> str:
-    """Run cells in a shell of their own, up to the first that fails; what they printed."""
-    code = (
-        "import sys; from IPython.core.interactiveshell import InteractiveShell as S\n"
-        "shell = S.instance()\n"
-        f"for source in {wanted!r}:\n"
-        "    result = shell.run_cell(source, store_history=True)\n"
-        "    error = result.error_in_exec or result.error_before_exec\n"
-        "    if error: sys.exit(str(error))\n"
-    )
-    environment = {
-        **os.environ,
-        "NANOSERVE_WEIGHTS": str(ROOT / "weights"),
-        "PYTHONPATH": str(ROOT / "book"),
+def open_text(folder: Path, day: str) -> str:
+    """All of a practice notebook but what opens on a click."""
+    text = "\n".join(cell.source for cell in cells(folder, day))
+    return re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_every_function_to_write_is_blank_and_has_hints(folder, day):
+    wanted = [name for piece in to_write(day).values() for name in piece.functions]
+    text = open_text(folder, day)
+    assert wanted and text.count(f'("Day {int(day[3:])}: ') == len(wanted)
+    assert [name for name in wanted if f'Error("{left(name, day)}")' not in text] == []
+    folds = "\n".join(cell.source for cell in cells(folder, day) if "<summary>Hints" in cell.source)
+    for key, piece in to_write(day).items():
+        for name in piece.functions:
+            steps = hints()[key.rpartition(".")[0]][name]
+            assert 1 <= len(steps) <= 3, name
+            assert f"`{name}`\n\n1. {steps[0]}" in folds
+
+
+def test_hints_are_of_functions_that_there_are():
+    known = {
+        (key.rpartition(".")[0], name)
+        for day in DAYS
+        for key, piece in to_write(day).items()
+        for name, _ in functions(ast.parse(piece.text))
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+    assert {(module, name) for module, names in hints().items() for name in names} <= known
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_no_answer_is_left_in_sight(folder, day):
+    text = open_text(folder, day)
+    for cell in nbformat.read(ROOT / "book" / f"{day}.ipynb", as_version=4).cells:
+        header = HEADER.match(cell.source + "\n")
+        if "remove-cell" in cell.metadata.get("tags", []) and "%load_ext" not in cell.source:
+            for node in ast.walk(ast.parse(cell.source)):
+                assert not isinstance(node, ast.Assert) or ast.unparse(node) not in text
+        elif header and header[1] != "reference" and "given" not in cell.metadata.get("tags", []):
+            for name, function in functions(ast.parse(cell.source)):
+                lines = cell.source.split("\n")[function.lineno : function.end_lineno]
+                body = body_of(function)
+                if body and not is_given(header[1], name):
+                    body = "\n".join(lines[body[0].lineno - function.lineno - 1 :])
+                    assert body not in text, name
+    assert all(not cell.get("outputs") for cell in cells(folder, day))
+
+
+def test_checks_of_the_pages_numbers_are_left_out():
+    code = (
+        "a = 1\nassert a == 1\nfor b in (1, 2):\n    assert b\n    assert a\nwith c:\n    d = 2\n"
     )
-    return done.stdout + done.stderr
+    code += "    assert d == 2\nassert (\n    d\n), 'why'\n\nif a:\n    pass\nelse:\n    assert a"
+    assert (
+        without_asserts(code) == "a = 1\nwith c:\n    d = 2\n\nif a:\n    pass\nelse:\n    assert a"
+    )
+    assert without_asserts("assert truth == 'ACD'") == ""
+    assert without_asserts("# What the page says, checked.\nassert a == 1") == ""
+    cell = nbformat.v4.new_code_cell("assert 1 == 1", metadata={"tags": ["remove-cell"]})
+    assert practised(cell, "day05") == []
+    cell.source = "# The page checks its text.\nassert a == 1\nb = 2  # used below"
+    assert [c.source for c in practised(cell, "day05")] == [f"{UNCHECKED}\nb = 2  # used below"]
 
 
-def with_answers(blank, day: str):
-    """The blank notebook with the book's own cells put back."""
-    book = [
-        cell.source
-        for cell in nbformat.read(ROOT / "book" / f"{day}.ipynb", as_version=4).cells
-        if cell.cell_type == "code" and HEADER.match(cell.source + "\n")
-    ]
-    cells = [c for c in blank.cells if c.cell_type == "code" and HEADER.match(c.source + "\n")]
-    for cell, source in zip(cells, book, strict=True):
-        cell.source = source
-    return blank
+def test_what_is_given_stays_whole():
+    source = "# nanoserve/layers.py\ndef scale(x):\n    return 2 * x"
+    given = nbformat.v4.new_code_cell(source, metadata={"tags": ["given"]})
+    assert [cell.source for cell in practised(given, "day05")] == [source]
+    given.metadata.tags = []
+    blank, *folds = practised(given, "day05")
+    assert "Day 5: scale is yours to write" in blank.source and len(folds) == 2
+    linear = source.replace("def scale", "class Linear:\n    def __init__")
+    linear = linear.replace("    return 2 * x", "        self.x = x")
+    assert [c.source for c in practised(nbformat.v4.new_code_cell(linear), "day05")] == [linear]
 
 
-@pytest.mark.parametrize("day", ["day05"])
-def test_blank_fails_kindly_and_filled_passes(folder, day):
-    blank = nbformat.read(folder / f"{day}.ipynb", as_version=4)
-    before = run(folder, main_cells(blank))
-    assert f"Day {int(day[3:])}: " in before and "is yours to write" in before
-    after = run(folder, main_cells(with_answers(blank, day)))
-    assert "match HuggingFace within 1e-5" in after, after[-3000:]
-    assert "to write" not in after
-
-
-@pytest.mark.parametrize("day", ["day05", "day06"])
-def test_a_day_begun_anew_runs_up_to_the_readers_own_piece(folder, day):
-    cells = nbformat.read(folder / f"{day}.ipynb", as_version=4).cells
-    code = [cell.source for cell in cells if cell.cell_type == "code"]
-    first = next(i for i, source in enumerate(code) if HEADER.match(source + "\n"))
-    half = re.sub("raise NotImplementedError.*", "return None", code[first])
-    assert "return None" in half
-    written = run(folder, [code[0], half, code[-1]])
-    assert "done" in written, written
-    again = run(folder, [*code[:first], code[-1]])
-    assert "to write" in again and "done" not in again, again[-3000:]
-
-
-def test_the_books_own_package_is_untouched(folder):
-    command = [sys.executable, "book/tangle.py", "--check"]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+@pytest.mark.parametrize("day", DAYS)
+def test_it_begins_with_how_it_works_and_its_links_lead_somewhere(folder, day):
+    how, setup, *rest = cells(folder, day)
+    assert "To begin anew" in how.source and f"practice/mine/{day}.json" in how.source
+    assert f'begin("{day}")' in setup.source and "source_hidden" not in str(setup.metadata)
+    assert sum("%load_ext" in cell.source for cell in rest) == 0
+    text = "\n".join(cell.source for cell in rest if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)\s#]+)", text) + re.findall(r'(?:src|href)="([^"#]+)', text)
+    links = [link for link in links if "://" not in link]
+    assert links and [link for link in links if not (folder / link).exists()] == []
+    used = re.findall(r'"((?:_static|figures)/[^"]+|[\w-]+\.mplstyle)"', str(rest))
+    assert [name for name in used if not (folder / name).exists()] == []
 
 
 def test_a_readers_work_is_never_overwritten(folder):
@@ -106,21 +124,22 @@ def test_a_readers_work_is_never_overwritten(folder):
     notebook.cells[0].source += "\n\nmy own notes"
     nbformat.write(notebook, file)
     written = file.read_bytes()
+    (folder / "glossary.md").write_text("old")
     assert main(folder) == 0
     assert file.read_bytes() == written
+    assert (folder / "glossary.md").read_text("utf-8") != "old"  # the book's: kept up to date
 
 
-@pytest.mark.parametrize("day", DAYS)
-def test_no_answer_is_left_in_sight(folder, day):
-    notebook = nbformat.read(folder / f"{day}.ipynb", as_version=4)
-    sources = [c.source for c in notebook.cells if HEADER.match(c.source + "\n")]
-    book = nbformat.read(ROOT / "book" / f"{day}.ipynb", as_version=4)
-    answers = [
-        name
-        for cell in book.cells
-        if (header := HEADER.match(cell.source + "\n")) and header[1] != "reference"
-        for name, function in functions(ast.parse(cell.source))
-        if body_of(function)
-    ]
-    assert sum(source.count("is yours to write") for source in sources) == len(answers) > 0
-    assert any("<summary>Hint" in c.source for c in notebook.cells)
+def test_the_command_that_it_prints_runs_as_printed(tmp_path, monkeypatch, capsys):
+    target = tmp_path / "my practice"
+    monkeypatch.chdir(tmp_path)
+    assert main(target) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1].removeprefix("Open them with: "))
+    assert command[2:] == ["my practice"]
+    # The longest that ends by itself: the folder is taken, and the program starts.
+    assert subprocess.run([*command, "--version"], capture_output=True).returncode == 0
+
+
+def test_the_books_own_package_is_untouched(folder):
+    command = [sys.executable, "book/tangle.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0

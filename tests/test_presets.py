@@ -3,8 +3,10 @@
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from nanoserve.config import ModelConfig
+from nanoserve.layers import RMSNorm, rope_inverse_frequencies
 
 LLAMA31_ROPE = {
     "rope_type": "llama3",
@@ -61,3 +63,42 @@ def test_preset(name):
 def test_llama_3_2_1b_has_the_published_count():
     values = dict(zip(FIELDS, PRESETS["Llama-3.2-1B"], strict=True))
     assert ModelConfig.from_dict(values).num_parameters == 1_235_814_400
+
+
+# The ends of what is taken, whole numbers and others.
+ENDS = (1e-30, 0.5, 1, 2**31, 3580165449, 2**53 + 1, 10**18, 1e18)
+
+
+def with_rope(theta, **scaling) -> dict:
+    """SmolLM2's sizes with another base, and other numbers in a scaling."""
+    values = dict(zip(FIELDS, PRESETS["SmolLM2-135M"], strict=True)) | {"rope_theta": theta}
+    return values | {"rope_scaling": LLAMA31_ROPE | scaling if scaling else None}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(with_rope(theta) for theta in ENDS),
+        *(with_rope(5e5, factor=factor) for factor in ENDS),
+        *(with_rope(theta, factor=8) for theta in ENDS),
+        with_rope(5e5, low_freq_factor=1e-30),
+        with_rope(5e5, high_freq_factor=10**18),
+        with_rope(5e5, original_max_position_embeddings=2**31 - 1),
+        with_rope(5e5, original_max_position_embeddings=1),
+    ],
+    ids=str,
+)
+def test_numbers_at_the_ends_turn_as_huggingface_turns_them(values):
+    theirs = LlamaRotaryEmbedding(LlamaConfig(**values)).inv_freq
+    mine = rope_inverse_frequencies(ModelConfig.from_dict(values))
+    assert mine.isfinite().all()
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("eps", [1e-30, 1e-7, 1e18])
+def test_an_epsilon_at_the_ends_divides_as_huggingfaces(eps):
+    theirs_config = LlamaConfig(hidden_size=8, num_attention_heads=2, rms_norm_eps=eps)
+    mine = ModelConfig.from_dict(theirs_config.to_dict()).rms_norm_eps
+    x = torch.tensor([[0.0] * 8, [1e-20] * 8, [1.0] * 8])
+    theirs = LlamaRMSNorm(8, theirs_config.rms_norm_eps)
+    torch.testing.assert_close(RMSNorm(8, mine)(x), theirs(x), rtol=0, atol=0)

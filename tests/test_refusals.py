@@ -5,7 +5,9 @@ import json
 import pytest
 from tiny import tiny_config
 
+from nanoserve.checkpoints import DEFAULT
 from nanoserve.config import ConfigError, ModelConfig
+from nanoserve.model import Llama
 
 
 def old_values() -> dict:
@@ -39,7 +41,10 @@ REFUSED = {
         {"rope_scaling": LLAMA3 | {"original_max_position_embeddings": 8192.5}}
     ],
     "rope_scaling": [{"rope_scaling": bad} for bad in ([1], "llama3", 8)],
-    "rope_theta": [{"rope_theta": bad} for bad in (0, -1e4, "x", float("inf"), True)]
+    "rope_theta": [
+        {"rope_theta": bad}
+        for bad in (0, -1e4, "x", float("inf"), True, 2**63, 10**20, 1e19, 1e-31, 5e-324, 10**400)
+    ]
     + [{"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}}],
     "partial_rotary_factor": [
         {"partial_rotary_factor": 0.5},
@@ -48,6 +53,7 @@ REFUSED = {
     "attention_bias": [{"attention_bias": True}],
     "mlp_bias": [{"mlp_bias": True}],
     "hidden_act": [{"hidden_act": act} for act in ("gelu", "relu", "gelu_pytorch_tanh", 1)],
+    "transformers_weights": [{"transformers_weights": "other.safetensors"}],
     "sliding_window": [{"sliding_window": 4096}],
     "quantization_config": [{"quantization_config": {"quant_method": "gptq"}}],
     "model_type": [{"model_type": kind} for kind in ("mistral", "qwen2", "gemma", "LLAMA", "")],
@@ -62,8 +68,9 @@ REFUSED = {
     "dtype": [{"dtype": bad} for bad in (["bfloat16"], 16)],
     "vocab_size": [{"vocab_size": bad} for bad in (0, None, 2**40)],
     "intermediate_size": [{"intermediate_size": bad} for bad in (0, None, [80])],
-    "rms_norm_eps": [{"rms_norm_eps": bad} for bad in (0, -1e-5, "1e-5", float("nan"))],
-    "tie_word_embeddings": [{"tie_word_embeddings": bad} for bad in (1, "true")],
+    "rms_norm_eps": [{"rms_norm_eps": bad} for bad in (0, -1e-5, "1e-5", float("nan"), 1e-46)],
+    "tie_word_embeddings": [{"tie_word_embeddings": bad} for bad in (1, "true", None)],
+    "max_position_embeddings": [{"max_position_embeddings": bad} for bad in (2**31, 8e3, None)],
 }
 CASES = [(field, change) for field, changes in REFUSED.items() for change in changes]
 
@@ -144,3 +151,21 @@ def test_theta_may_stand_in_both_places():
 def test_only_an_object_is_a_config(bad):
     with pytest.raises(ConfigError, match="object"):
         ModelConfig.from_dict(bad)
+
+
+@pytest.mark.parametrize("read", [ModelConfig.from_pretrained, Llama.from_pretrained])
+@pytest.mark.parametrize("name", [DEFAULT, "my-own"])
+def test_a_name_in_place_of_a_folder_says_what_to_write(read, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"checkpoints\.checkpoint_path\('{name}'\)$"):
+        read(name)
+
+
+def test_a_folder_without_a_config_is_not_taken_for_a_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"No such file or directory$"):
+        ModelConfig.from_pretrained(tmp_path)
+
+
+def test_a_dtype_by_its_name_is_refused():
+    with pytest.raises(TypeError, match=r"torch\.bfloat16, not 'float16'"):
+        ModelConfig.from_dict(old_values()).kv_cache_bytes_per_token("float16")

@@ -115,3 +115,16 @@ def test_what_the_module_says_of_the_book_stays(reader, book):
     (book / "day04.ipynb").unlink()
     assert reader.run(SCALE) is None
     assert pieces() == before
+
+
+def test_a_cell_says_in_a_line_what_it_changed_to_somebody_who_sits_there(
+    reader, capsys, monkeypatch
+):
+    new = SCALE.replace("2 *", "3 *") + "\n\n\nSIZE = 1"
+    assert reader.run(SCALE.replace("2 *", "5 *")) is None
+    assert capsys.readouterr().out == ""  # no stored output has it
+    monkeypatch.setenv("JPY_SESSION_NAME", "book/day04.ipynb")
+    assert reader.run(new) is None
+    assert capsys.readouterr().out == "nanoserve/pieces.py: scale, SIZE changed\n"
+    assert reader.run(new) is None
+    assert capsys.readouterr().out == ""

@@ -1,5 +1,6 @@
 """Small Llamas, made and saved by transformers itself, with weights that hide nothing."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -47,3 +48,14 @@ def save_tiny(
     model = tiny_model(tiny_config(**changes), seed).to(dtype)
     model.save_pretrained(folder, max_shard_size=shard)
     return model.float()
+
+
+def save_wide(folder: Path) -> LlamaForCausalLM:
+    """What no default is: fp16, in shards, untied, heads of 128, together wider than a vector."""
+    sizes = {"vocab_size": 300, "hidden_size": 192, "intermediate_size": 320, "head_dim": 128}
+    other = {"num_hidden_layers": 3, "tie_word_embeddings": False}
+    return save_tiny(folder, torch.float16, "1MB", **sizes, **other)
+
+
+if __name__ == "__main__":
+    save_wide(Path(sys.argv[1]))

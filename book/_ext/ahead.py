@@ -22,7 +22,7 @@ from sphinx.util import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tangle import QUIET
+from environment import settle
 
 LOG = logging.getLogger(__name__)
 JOBS = int(os.environ.get("NANOSERVE_JOBS", 2))  # a kernel takes up to 2 GB
@@ -55,7 +55,7 @@ def run_all(paths: Iterable[Path], folder: Path, timeout: int, jobs: int = JOBS)
 def begin(app, config) -> None:
     """Where notebooks are to be run by each build, myst-nb looks into our cache first."""
     if config.nb_execution_mode == "force":
-        os.environ.update(QUIET)  # inherited by the kernels
+        settle()  # inherited by the kernels
         folder = Path(app.outdir).parent / ".executed"
         shutil.rmtree(folder, ignore_errors=True)
         config.nb_execution_mode, config.nb_execution_cache_path = "cache", str(folder)

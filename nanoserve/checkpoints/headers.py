@@ -2,15 +2,17 @@
 
 A file is 8 bytes of header length (little-endian), that much JSON, then the data. The format is
 described at https://huggingface.co/docs/safetensors. Day 2 reads one by hand; this is the same
-with every check that a damaged or hostile file needs.
+with every check that a damaged or hostile file needs, the library's own among them.
 """
 
+import errno
 import math
 import os
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from nanoserve.checkpoints.strictjson import (
     MAX_JSON,
@@ -56,11 +58,16 @@ class TensorInfo:
 
 def fail_on(problems: list[str], where: Path) -> None:
     """Raise CheckpointError with all the problems, 20 lines at most; do nothing if none."""
-    if len(problems) > 19:
-        problems = [*problems[:18], f"and {len(problems) - 18} more"]
     if problems:
-        lines = [printable(f"{where} cannot be loaded:"), *map(printable, problems)]
+        lines = map(printable, [f"{where} cannot be loaded:", *first(problems, 19)])
         raise CheckpointError("\n  ".join(lines))
+
+
+def first(lines: list[str], count: int) -> list[str]:
+    """At most `count` lines; the last says how many more there are, where there are."""
+    if len(lines) <= count:
+        return lines
+    return [*lines[: count - 1], f"and {len(lines) - count + 1} more"]
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
@@ -76,12 +83,12 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
                 raise ValueError(
                     f"{size} bytes cannot have a header of {length}: cut short, or no safetensors"
                 )
-            if length > MAX_JSON:
-                raise ValueError(f"it has {length} bytes, and more than {MAX_JSON} are not read")
+            if length > MAX_JSON:  # whole, it may be: another copy would not help
+                text = f"it has a header of {length} bytes, and more than {MAX_JSON} are not read"
+                raise OSError(errno.EFBIG, text)
             header = read_json(f.read(length))
     except OSError as error:
-        text = printable(f"{file} cannot be read: {error.strerror}")
-        raise CheckpointError(text) from error
+        raise CheckpointError(printable(f"{file} cannot be read: {error.strerror}")) from error
     except ValueError as error:
         text = printable(f"{file}, in its header: {error}; download it again")
         raise CheckpointError(text) from error
@@ -94,12 +101,12 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         else:
             start, end = (base + offset for offset in entry["data_offsets"])
             tensors[name] = TensorInfo(entry["dtype"], tuple(entry["shape"]), file, start, end)
-    in_order = sorted(tensors, key=lambda name: (tensors[name].start, tensors[name].end))
-    for before, name in pairwise(in_order):
-        if tensors[name].start < tensors[before].end:
-            problems.append(f"{name}: its bytes overlap those of {before}")
     fail_on(problems, file)
-    return tensors
+    try:  # the library looks for gaps and overlaps
+        with safe_open(file, "pt"):
+            return tensors
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(printable(f"{file} cannot be loaded: {error}")) from error
 
 
 def wrong_entry(entry: Any, data_size: int) -> str | None:
@@ -124,20 +131,24 @@ def wrong_entry(entry: Any, data_size: int) -> str | None:
     return None
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file that an index names. Raises CheckpointError if it lies outside the folder.
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a checkpoint's tensors. CheckpointError where that cannot be told.
 
-    The hub's cache keeps a snapshot's files as links into its own blobs folder: that is inside.
+    As HuggingFace has it: model.safetensors if it is there, else the shards that the index names.
+    A shard may be a link to anywhere, that is its owner's choice; the index may not leave the
+    folder.
     """
-    home = folder.resolve()
-    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    try:
-        file = (folder / name).resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that none can have
-        file = None
-    if file is None or Path(name).name != name or file.parent not in homes:
-        raise CheckpointError(f"the index names {name!r:.80}, which is not a file of this folder")
-    return file
+    if os.path.lexists(folder / "adapter_config.json"):
+        raise CheckpointError(
+            f"{folder} holds an adapter (adapter_config.json), which HuggingFace adds to the "
+            "weights and nanoserve does not: merge it into them, or move it out of the folder"
+        )
+    if os.path.lexists(folder / "model.safetensors"):
+        return [folder / "model.safetensors"]
+    names = sorted(set(read_weight_map(folder).values()))
+    bad = [n for n in names if n in ("", "..") or Path(n).name != n or not n.isprintable()]
+    fail_on([f"the index names {n!r:.80}, which is not a file of this folder" for n in bad], folder)
+    return [folder / name for name in names]
 
 
 def read_weight_map(folder: Path) -> dict[str, str]:

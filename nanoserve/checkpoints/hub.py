@@ -10,7 +10,8 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from nanoserve.checkpoints.hub_errors import explained
+from nanoserve.checkpoints.hub_errors import BETWEEN, explained, understood
+from nanoserve.checkpoints.hub_settings import look_through
 from nanoserve.checkpoints.staging import DownloadError, need_space, sha256
 
 REPO = "meta-llama/Llama-3.2-1B"
@@ -29,12 +30,13 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
 
     Every file is held against the hub's own hash of it. Raises DownloadError.
     """
-    from huggingface_hub import HfApi, hf_hub_url
+    look_through()
+    from huggingface_hub import HfApi, constants, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, logging
 
     logging.set_verbosity_error()  # its warnings name signed addresses
     say(f"asking the hub for {REPO}")
-    with explained(REPO):
+    with explained(REPO), understood():
         info = HfApi().model_info(REPO, files_metadata=True, timeout=30)
     # No folders: original/ is the same weights once more, as a pickle.
     files = [
@@ -46,6 +48,11 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
     names = {file.rfilename for file in files}
     if "config.json" not in names or not any(n.endswith(".safetensors") for n in names):
         raise DownloadError(f"{REPO} on the hub holds no config.json or no safetensors file.")
+    if bare := sorted(file.rfilename for file in files if not hash_of(file)):
+        raise DownloadError(
+            f"{constants.ENDPOINT} gives no hash of {', '.join(bare[:3])}, so what came from "
+            "there could not be checked: unset HF_ENDPOINT, or name a mirror that passes them on."
+        )
     paths = {file.rfilename: (folder / file.rfilename, part_of(folder, file)) for file in files}
     for stale in set(folder.iterdir()) - {path for pair in paths.values() for path in pair}:
         stale.unlink()  # of another revision
@@ -65,7 +72,7 @@ def fetch(folder: Path, say: Callable[[str], None]) -> None:
             part.unlink()
             raise DownloadError(
                 f"{file.rfilename} arrived with another hash than the hub gives for it, and was "
-                "thrown away: run the same command again; the other files are kept."
+                f"thrown away: run the same command again; the other files are kept. {BETWEEN}"
             )
         part.replace(path)
 

@@ -1,5 +1,6 @@
 """How checkpoints stand on disk: complete, damaged, put there by other means."""
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,11 +11,11 @@ from nanoserve.checkpoints.places import weights_dir
 from nanoserve.checkpoints.staging import (
     DownloadError,
     damage,
+    described,
     human,
     is_complete,
     read_stamp,
     save_stamp,
-    write_stamp,
 )
 
 
@@ -38,9 +39,12 @@ def adopted(name: str, target: Path, say: Callable[[str], None]) -> bool:
     if target.is_dir() and not any(target.iterdir()):
         return False
     refuse_foreign(name, target)
+    files = described(target)
     try:
-        write_stamp(target)
-    except PermissionError:
+        save_stamp(target, files)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
         say(f"{target} is read-only, so the next run will look through it again")
     return True
 
@@ -52,6 +56,8 @@ def unstamped(name: str, target: Path) -> list[str]:
         return damage(target, pinned)
     from nanoserve.loader import read_index  # with torch, which takes seconds to import
 
+    if lost := [path.name for path in target.iterdir() if path.is_symlink() and not path.exists()]:
+        return [f"{lost[0]} is a link to nothing"]
     if not (target / "config.json").is_file():
         return ["config.json is missing"]
     try:

@@ -10,26 +10,38 @@ from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
 from nanoserve.checkpoints.headers import CheckpointError, pickles
 from nanoserve.checkpoints.strictjson import printable
 
+HOME = Path(__file__).resolve().parents[2]  # the repository, where it is one
+
 
 def weights_dir() -> Path:
     """The folder that holds checkpoints: $NANOSERVE_WEIGHTS, else weights/ beside the package."""
-    if chosen := os.environ.get("NANOSERVE_WEIGHTS"):
-        return Path(os.path.expanduser(chosen)).absolute()
-    return Path(__file__).resolve().parents[2] / "weights"
+    return from_home(os.environ.get("NANOSERVE_WEIGHTS") or HOME / "weights")
+
+
+def from_home(path: str | os.PathLike) -> Path:
+    """A path out of the environment: a relative one begins at the repository.
+
+    So make, in the repository's folder, and a notebook, in book/, mean the same one.
+    """
+    base = HOME if (HOME / "pyproject.toml").is_file() else Path.cwd()
+    return base / os.path.expanduser(path)
 
 
 def checkpoint_path(name: str | os.PathLike | None = None) -> Path:
     """The folder of a checkpoint that is present.
 
-    `name` is a name in weights/ or a path to a folder; None means $NANOSERVE_CHECKPOINT, or the
-    default. Raises CheckpointError, with the command to run, where there is no such folder.
+    `name` is a name in weights/ or a path to a folder; None means $NANOSERVE_CHECKPOINT, whose
+    relative path begins at the repository, or the default. Raises CheckpointError, with the
+    command to run, where there is no such folder.
     """
-    name = str(name or os.environ.get("NANOSERVE_CHECKPOINT") or DEFAULT)
+    chosen = os.environ.get("NANOSERVE_CHECKPOINT") or DEFAULT
+    where = os.path.expanduser(name) if name else str(from_home(chosen))
+    name = str(name or chosen)
     # os.path says no where Path would fail: a name too long, a folder that may not be searched.
-    for path in (os.path.join(weights_dir(), name), os.path.expanduser(name)):
+    for path in (os.path.join(weights_dir(), name), where):
         if os.path.isfile(os.path.join(path, "config.json")):
             return Path(path).resolve()
-    raise CheckpointError(printable(why_not(name)))
+    raise CheckpointError(printable(why_not(name, where)))
 
 
 def command(*words: str) -> str:
@@ -40,14 +52,13 @@ def command(*words: str) -> str:
     return shlex.join([sys.executable, "-m", "nanoserve", *words])
 
 
-def why_not(name: str) -> str:
-    """Why `name` is no checkpoint, and what to do, in one sentence."""
+def why_not(name: str, path: str) -> str:
+    """Why `name`, which may be `path`, is no checkpoint, and what to do, in one sentence."""
     if name in CATALOG:
         return (
             f"There is no checkpoint {name!r} in {weights_dir()}: run "
             f"`{command('download', name)}`."
         )
-    path = os.path.expanduser(name)
     there = f"{path!r} is a file, not a checkpoint's folder"
     if os.path.isdir(path):
         found = pickles(Path(path))

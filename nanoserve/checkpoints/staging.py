@@ -3,6 +3,7 @@
 The stamp is a file in the checkpoint's folder with the size and sha256 of every other file.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -47,12 +48,16 @@ def read_stamp(folder: Path) -> dict[str, dict] | None:
 
 def write_stamp(folder: Path) -> None:
     """Write down the size and sha256 of every file in the folder."""
-    files = {
+    save_stamp(folder, described(folder))
+
+
+def described(folder: Path) -> dict[str, dict]:
+    """The size and sha256 of every file in the folder. OSError where one cannot be read."""
+    return {
         path.name: {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != STAMP
     }
-    save_stamp(folder, files)
 
 
 def save_stamp(folder: Path, files: dict[str, dict]) -> None:
@@ -96,20 +101,20 @@ def damage(folder: Path, expected: dict[str, str]) -> list[str]:
 @contextmanager
 def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Only one process at a time makes this checkpoint; a second one waits for the first."""
-    from filelock import FileLock, Timeout
+    import fcntl
 
-    file = folder.parent / f".{folder.name}.lock"
-    file.touch()  # where no file can be, FileLock would wait for ever
-    lock = FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"another download of {folder.name} is running; waiting for it to end")
-        lock.acquire()
-    try:
+    with open(folder.parent / f".{folder.name}.lock", "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another download of {folder.name} is running; waiting for it to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            # Lustre without its option, NFS without its daemon, a mounted bucket.
+            if error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL):
+                raise
+            say(f"no lock can be had in {folder.parent}: start no second download meanwhile")
         yield
-    finally:
-        lock.release()
 
 
 def need_space(folder: Path, needed: int) -> None:

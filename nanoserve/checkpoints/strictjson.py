@@ -8,9 +8,9 @@ from pathlib import Path
 from reprlib import repr as short  # of bounded length and depth, whatever the value
 from typing import BinaryIO
 
-# Bytes of JSON that are read: a 405B Llama's header has an eighth of it. Parsed, JSON can take 40
-# times its length in memory, so a limit here is one for that too.
-MAX_JSON = 1 << 20
+# Bytes of JSON that are read. A 405B Llama's header has a sixteenth of it; some trainers write
+# their log into one. Parsed, JSON can take 40 times its length in memory: this limits that too.
+MAX_JSON = 1 << 21
 
 
 def printable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The Attention module against HuggingFace's LlamaAttention, made up and by layer: Day 6.
+"""The Attention module against HuggingFace's LlamaAttention, on made-up weights: Day 6.
 
 In shapes: B batch, T time, C hidden_size, D head_dim.
 """
@@ -8,12 +8,13 @@ from itertools import product
 import torch
 from torch import nn
 
-from nanoserve.checks.attention import BARS, causal_mask, theirs_on
-from nanoserve.checks.common import BF16, F32, KIND, agree, attempt
+from nanoserve.checks.attention import BARS, causal_mask
+from nanoserve.checks.common import BF16, F32, KIND, agree, attempt, holds
+from nanoserve.checks.device import OneDevice
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
-from nanoserve.layers import Attention, causal_attention
-from nanoserve.reference import Reference, modeling_llama, transformers
+from nanoserve.layers import Attention
+from nanoserve.reference import modeling_llama, transformers
 
 SHAPES = ((24, 6, 2, 10), (32, 4, 4, 8), (20, 5, 1, 6), (40, 8, 4, 2))  # C, H, K, D
 SIZES = ((1, 1), (2, 1), (2, 7), (3, 24), (1, 33))  # B, T
@@ -23,13 +24,15 @@ LOOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 @torch.no_grad()
 def check_module(board: Scoreboard) -> None:
-    """Widths, batches and lengths in fp32 and bf16; gradients; a module made elsewhere."""
+    """Widths, batches and lengths in fp32 and bf16; gradients; NaN; on the meta device."""
     for shape, dtype in product(SHAPES, (F32, BF16)):
         mine, theirs = pair(llama_config(*shape), dtype)
         for B, T in SIZES:
             check_outputs(board, mine, theirs, B, T)
             if dtype == F32:
                 check_gradients(board, mine, theirs, B, T)
+        check_refilled(board, mine, theirs)
+    check_nan(mine)
     check_meta()
 
 
@@ -52,10 +55,13 @@ def pair(config: transformers.LlamaConfig, dtype: torch.dtype) -> tuple:
         parameter.data.normal_(0, parameter.shape[1] ** -0.5, generator=seeded)
     state = torch.get_rng_state()
     mine = attempt("Attention", Attention, ModelConfig.from_dict(config.to_dict()))
-    drawn = not torch.equal(state, torch.get_rng_state())
-    agree("random weights, only to be overwritten", drawn, False)
-    # The same names, the same shapes and no bias.
-    attempt("parameters", mine.load_state_dict, theirs.state_dict())
+    holds(
+        "Attention must draw no random weights, only to be overwritten (Linear draws none)",
+        torch.equal(state, torch.get_rng_state()),
+    )
+    shapes = [{name: [*p.shape] for name, p in m.named_parameters()} for m in (mine, theirs)]
+    agree("Attention's parameters, which have HuggingFace's names and no biases", *shapes)
+    attempt("Attention, its parameters loaded", mine.load_state_dict, theirs.state_dict())
     return mine.to(dtype), theirs.to(dtype)
 
 
@@ -99,89 +105,44 @@ def check_gradients(board: Scoreboard, mine: nn.Module, theirs: nn.Module, B: in
         board.compare(None, "gradients", f"{what}, gradient by {by}", got, right, **LOOSE)
 
 
+def check_refilled(board: Scoreboard, mine: nn.Module, theirs: nn.Module) -> None:
+    """The same x, cos and sin with other values in them, as a loop reuses them."""
+    given = inputs(theirs, 2, 7, one=False)
+    mask, dtype = causal_mask(7, 7, given[0].dtype), given[0].dtype
+    for turn in ("first", "second"):
+        name = f"{given[0].shape[2]} wide, the same tensors, {turn} time"
+        wanted = theirs(given[0], given[1:], mask)[0]
+        out = attempt(name, mine, *given)
+        board.compare(None, f"module, {KIND[dtype]}", name, out, wanted, **BARS[dtype])
+        for t in given:
+            t.copy_(t.flip(1))
+
+
+def check_nan(mine: nn.Module) -> None:
+    """A token that is NaN is NaN in its own output and in every later one, of its row alone."""
+    C = mine.q_proj.in_features
+    x, cos = torch.randn(2, 6, C, dtype=mine.q_proj.weight.dtype), torch.ones(6, mine.head_dim)
+    x[1, 2] = torch.nan
+    out = attempt("Attention, NaN in row 1, token 2", mine, x, cos, 0 * cos).isnan().any(-1)
+    found = out.nonzero().tolist()
+    holds(
+        "Attention, NaN in row 1, token 2: tokens 2 to 5 of row 1 must be NaN, none of row 0",
+        out[1, 2:].all().item() and not out[0].any().item(),
+        f"[row, token] with NaN: {found}",
+    )
+
+
 def check_meta() -> None:
-    """A module is made on the device that is asked for, and runs there."""
+    """It runs on the device of what it is given: here one whose tensors have no values."""
     C, H, K, D = SHAPES[-1]
     config = ModelConfig.from_dict(llama_config(C, H, K, D).to_dict())
     with torch.device("meta"):
-        away = attempt("made elsewhere", Attention, config)
-        given = torch.empty(2, 3, C), torch.empty(3, D), torch.empty(3, D)
-        out = attempt("run elsewhere", away, *given)
-    agree("device", out.device.type, "meta")
-
-
-@torch.inference_mode()
-def check_layer(
-    board: Scoreboard,
-    ref: Reference,
-    name: str,
-    attn: nn.Module,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-) -> None:
-    """What a cache relies on, in one layer: the seam, last rows alone, pieces, no future."""
-    given = ref.inputs[name], cos, sin  # (B, T, C), twice (B, T, D)
-    check_seam(board, ref, name, attn, *given)
-    check_last_rows(board, ref, name)
-    check_pieces(board, ref, name, attn, *given)
-    check_late(name, attn, *given)
-
-
-def check_seam(
-    board: Scoreboard, ref: Reference, name: str, attn: nn.Module, *given: torch.Tensor
-) -> None:
-    """Without attend, with it by place and by name: called once, and its mix is what counts."""
-    calls = []
-
-    def double(*qkv: torch.Tensor) -> torch.Tensor:
-        calls.append(qkv)
-        return 2 * causal_attention(*qkv)
-
-    outputs = (
-        attempt(name, attn, *given),
-        attempt(name, attn, *given, double) / 2,
-        attempt(name, attn, *given, attend=double) / 2,
-    )
-    for out in outputs:
-        dtype = given[0].dtype
-        board.compare(ref, f"output, {KIND[dtype]}", name, out, **BARS[dtype])
-    agree(f"{name}, calls of attend", len(calls), 2)
-
-
-def check_last_rows(board: Scoreboard, ref: Reference, name: str) -> None:
-    """The last queries alone, with all keys, as a cache has them."""
-    q, k, v = (ref.outputs[f"{name}.{what}"] for what in "qkv")
-    whole, part = theirs_on(q, k, v)[0], f"last rows, {KIND[q.dtype]}"
-    for T in (1, 2, 7):
-        last = attempt(name, causal_attention, q[:, :, -T:], k, v)
-        board.compare(ref, part, name, last, whole[:, :, -T:], **BARS[q.dtype])
-
-
-def check_pieces(
-    board: Scoreboard, ref: Reference, name: str, attn: nn.Module, *given: torch.Tensor
-) -> None:
-    """The prompt in three pieces, with a small cache for attend."""
-    past = []
-
-    def cached(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        past.append((k, v))
-        keys, values = (torch.cat(pieces, 2) for pieces in zip(*past, strict=True))
-        return causal_attention(q, keys, values)
-
-    outputs = []
-    for piece in (slice(0, 5), slice(5, 6), slice(6, None)):
-        rows = (t[:, piece] for t in given)
-        outputs.append(attempt(name, attn, *rows, cached))
-    dtype = given[0].dtype
-    bar = LOOSE if dtype == F32 else BARS[dtype]
-    board.compare(ref, f"in pieces, {KIND[dtype]}", name, torch.cat(outputs, 1), **bar)
-
-
-def check_late(name: str, attn: nn.Module, x: torch.Tensor, *tables: torch.Tensor) -> None:
-    """Another last token moves the last row, and no bit of those before it."""
-    late = x.clone()
-    late[:, -1] += 10
-    before = attempt(name, attn, x, *tables)
-    after = attempt(name, attn, late, *tables)
-    moved = (after != before).any(-1).any(0).tolist()
-    agree(f"{name}, rows that move", moved, [False] * (x.shape[1] - 1) + [True])
+        made = attempt("Attention, made on the meta device", Attention, config)
+    moved = attempt("Attention", Attention, config).to("meta")
+    # Handed over from outside: nothing in it may be made on the default device. 7 tokens it has
+    # seen before, on the CPU: what it keeps of them would not do.
+    given = [torch.empty(size, device="meta") for size in ((2, 7, C), (7, D), (7, D))]
+    for away in (made, moved):
+        with OneDevice():
+            out = attempt("Attention, x, cos and sin on the meta device", away, *given)
+        agree("Attention on the meta device, the device of what it gives", out.device.type, "meta")

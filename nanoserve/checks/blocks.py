@@ -2,7 +2,7 @@
 
 import torch
 
-from nanoserve.checks.common import BF16, agree, attempt
+from nanoserve.checks.common import BF16, agree, alike, attempt, holds
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard, compare
 from nanoserve.layers import causal_attention, rope_table
@@ -17,51 +17,71 @@ def from_ids(
 
     Attention's scores see distances only: positions that are all shifted show in the angles.
     """
-    handed = {}
+    handed, given = {}, []
 
     def look(module, args, kwargs):
-        handed.update(zip(("x", "cos", "sin"), args, strict=False), **kwargs)
+        given.append(args[0].clone())
+        if len(given) == 1:
+            handed.update(zip(("x", "cos", "sin"), args, strict=False), **kwargs)
 
-    hook = model.blocks[0].register_forward_pre_hook(look, with_kwargs=True)
+    hooks = [b.register_forward_pre_hook(look, with_kwargs=True) for b in model.blocks]
     try:
         states = attempt("hidden_states", model.hidden_states, ref.input_ids, *positions)
     finally:
-        hook.remove()
-    agree("number of states", len(states), 1 + len(model.blocks))
+        for hook in hooks:
+            hook.remove()
+    agree(
+        "hidden_states, how many it gives: the embedding, and one a block", *counts(states, model)
+    )
+    check_kept(f"{ref.path.name}, hidden_states", given, states)
     board.compare(ref, "into block 0", "embed", states[0])
     for what in ("cos", "sin"):
-        agree(f"block 0 is handed {what}", what in handed, True)
+        holds(f"block 0 must be handed x, {what} and the rest", what in handed)
         # One row of angles may serve all rows of the batch.
         rows = attempt(f"{what} by row", handed[what].expand, len(ref.input_ids), -1, -1)
         board.compare(ref, "into block 0", what, rows)
     return states[1:]
 
 
+def counts(states: list, model: Llama) -> tuple[int, int]:
+    """How many states there are, and how many are wanted."""
+    return len(states), 1 + len(model.blocks)
+
+
+def check_kept(what: str, given: list[torch.Tensor], states: list[torch.Tensor]) -> None:
+    """That every state is still what the next block was given: nothing was written over it."""
+    pairs = enumerate(zip(given, states, strict=False))  # no block is given the last state
+    altered = [i for i, (x, state) in pairs if not alike(x, state)]
+    holds(
+        f"{what}: each state must still be what the next block was given",
+        not altered,
+        f"the inputs of blocks {altered!s:.100} have changed since. x += y changes the tensor that "
+        "was kept; x = x + y makes a new one",
+    )
+
+
 @torch.inference_mode()
 def check_blocks(board: Scoreboard, ref: Reference, model: Llama) -> None:
-    """Every block from HuggingFace's own input to it, which must not be changed."""
+    """Every block from HuggingFace's own input to it, which must not be changed.
+
+    The first and the last are given an `attend`, and must hand it q, k and v.
+    """
     cos, sin = rope_table(model.config, ref.positions)
+    ends = {0, len(model.blocks) - 1}
     for i, block in enumerate(model.blocks):
-        name = f"blocks.{i}"
-        board.compare(ref, "block", name, attempt(name, block, ref.inputs[name], cos, sin))
-
-
-@torch.inference_mode()
-def check_seam(board: Scoreboard, ref: Reference, model: Llama) -> None:
-    """The first and the last block hand q, k and v to the `attend` that they are given."""
-    cos, sin = rope_table(model.config, ref.positions)
-    for i in sorted({0, len(model.blocks) - 1}):
         name, handed = f"blocks.{i}", {}
 
         def attend(q, k, v, handed=handed):
             handed |= {"q": q, "k": k, "v": v}
             return causal_attention(q, k, v)
 
-        mine = attempt(name, model.blocks[i], ref.inputs[name], cos, sin, attend)
+        extra = (attend,) if i in ends else ()
+        mine = attempt(name, block, ref.inputs[name], cos, sin, *extra)
+        if extra:
+            agree(f"{name}, what the attend it was given is handed", set(handed), {"q", "k", "v"})
+        for what, got in handed.items():
+            board.compare(ref, "the seam", f"{name}.attn.{what}", got)
         board.compare(ref, "block", name, mine)
-        agree(f"{name}, attend is handed", set(handed), {"q", "k", "v"})
-        for what, mine in handed.items():
-            board.compare(ref, "the seam", f"{name}.attn.{what}", mine)
 
 
 @torch.inference_mode()
@@ -88,10 +108,14 @@ def check_bf16(ref: Reference, model: Llama) -> None:
         compare(name, mine, theirs, rtol=3e-2, atol=3e-2)
         # A block that adds in fp32 and rounds once is within 3e-2 too, and is not this model.
         same = (mine == theirs).float().mean().item()
-        if same <= 0.95:
-            raise AssertionError(f"{name}: {same:.0%} of the values are the same, 95% are wanted")
-    states = attempt("the chain in bf16", model.hidden_states, ref.input_ids)
-    agree("dtype of a bf16 model's logits", model.logits(states[-1]).dtype, BF16)
+        holds(
+            f"{name}: more than 95% of the values must be HuggingFace's to the bit (each half is "
+            "added in bf16)",
+            same > 0.95,
+            f"{same:.0%} are",
+        )
+    last = attempt("the chain in bf16", model, ref.input_ids)
+    agree("a bf16 model's logits, their dtype", str(model.logits(last).dtype), str(BF16))
 
 
 def check_first_bf16(ref: Reference) -> None:
@@ -102,7 +126,7 @@ def check_first_bf16(ref: Reference) -> None:
     check_bf16(ref, one)
     for name, mine in one.named_parameters():
         same = torch.equal(mine, ref.parameters[name])
-        agree(f"{ref.path.name}: {name} is HuggingFace's, in bf16", same, True)
+        holds(f"{ref.path.name}, loaded in bf16: {name} must be HuggingFace's to the bit", same)
 
 
 def lighten(ref: Reference) -> None:

@@ -56,8 +56,10 @@ def attempt(what: Any, act: Callable, *inputs: Any, **named: Any) -> Any:
     before = {name: x.detach().clone() for name, x in given.items()}
     try:
         result = act(*inputs, **named)
-    except NotImplementedError:  # a practice notebook's blank says so itself
-        raise
+    except NotImplementedError as error:
+        if "meta tensor" in str(error):  # torch's word for data that was fetched from there
+            raise AssertionError(f"{what}: {error!r}") from error
+        raise  # a practice notebook's blank says so itself
     except Exception as error:
         raise AssertionError(f"{what}: {error!r}") from error
     changed = [name for name, x in given.items() if not alike(before[name], x.detach())]

@@ -11,41 +11,48 @@ from nanoserve.checks.common import BF16, F16, F32, F64, agree
 from nanoserve.config import ModelConfig
 
 DTYPES = {"BF16": BF16, "F16": F16, "F32": F32, "F64": F64}
+WHOLE = "model.safetensors"
 # Old files hold RoPE's table too, and some a copy of the tied head.
 EXTRA = ("rotary_emb.inv_freq", "lm_head.weight")
 
 
 def check_files(path: Path, config: ModelConfig) -> dict[str, TensorInfo]:
     """The headers' entries: the tensors that the config says, as the library and index have it."""
-    headers = read_headers(path)
-    shapes = config.tensor_shapes()
-    held = {
-        name: info.shape
-        for name, info in headers.items()
-        if name in shapes or not name.endswith(EXTRA)
-    }
-    agree(f"{path.name}, the config's tensors against the files'", shapes, held)
-    index = path / "model.safetensors.index.json"
-    if index.exists():
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        files = {name: info.file.name for name, info in headers.items()}
-        agree(f"{path.name}, the index", files, weight_map)
+    headers, shapes, weight_map = {}, config.tensor_shapes(), read_weight_map(path)
+    for name in sorted(set(weight_map.values())) or [WHOLE]:
+        headers |= read_tensors(path / name, headers)
+    for name in sorted(shapes.keys() | headers.keys()):
+        info = headers.get(name)
+        mine, held = shapes.get(name, "nothing"), info.shape if info else "nothing"
+        if mine != held and not (info and mine == "nothing" and name.endswith(EXTRA)):
+            raise AssertionError(
+                f"{path.name}: for {name}, tensor_shapes() of its config has {mine}, and its "
+                f"files have {held}. They should be equal."
+            )
+        if mine != "nothing" and weight_map.get(name, info.file.name) != info.file.name:
+            raise AssertionError(
+                f"{path.name}: {name} is in {info.file.name}, and should be in "
+                f"{weight_map[name]}, where the index says."
+            )
     return headers
 
 
-def read_headers(path: Path) -> dict[str, TensorInfo]:
-    """Every tensor of every file, none in two; names and shapes are the library's."""
-    headers = {}
-    for file in sorted(path.glob("model*.safetensors")):
-        tensors = read_header(file)
-        agree(f"{file.name}, tensors in two files", sorted(headers.keys() & tensors), [])
-        with safe_open(file, "pt") as f:
-            names = f.keys()
-            theirs = {name: tuple(f.get_slice(name).get_shape()) for name in names}
-        mine = {name: info.shape for name, info in tensors.items()}
-        agree(f"{file.name}, against the library", mine, theirs)
-        headers |= tensors
-    return headers
+def read_weight_map(path: Path) -> dict[str, str]:
+    """The index's map from tensor to file. Empty where there is a whole file, which goes first."""
+    if (path / WHOLE).exists():
+        return {}
+    return json.loads((path / f"{WHOLE}.index.json").read_text("utf-8"))["weight_map"]
+
+
+def read_tensors(file: Path, before: dict[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """A file's tensors, none of them there before; names and shapes are the library's."""
+    tensors = read_header(file)
+    with safe_open(file, "pt") as f:
+        theirs = {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
+    mine = {name: info.shape for name, info in tensors.items()}
+    agree(f"{file.name}, names and shapes of read_header and of the library", mine, theirs)
+    agree(f"{file.name}, its tensors that another file has too", before.keys() & tensors, set())
+    return tensors
 
 
 def read_rows(matrix: TensorInfo, ids: torch.Tensor) -> torch.Tensor:

@@ -1,32 +1,33 @@
-"""Indexes and folders that lie, which the loader must refuse: Day 3."""
+"""Indexes and folders that lie: which the loader must refuse, and which not. Day 3."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from nanoserve.checks.common import agree
 from nanoserve.checks.made import NORM
-from nanoserve.checks.refused import refusal, refused
+from nanoserve.checks.refused import accepted, refusal, refused
 from nanoserve.loader import read_index
 
 INDEX = "model.safetensors.index.json"
 
 
-def check_folders(path: Path) -> None:
+def check_folders(path: Path) -> Iterator[str]:
     """A checkpoint in shards: its index spoilt, its files gone; a pickle; no folder at all."""
-    check_malformed(path)
-    check_lies(path)
-    check_outside(path)
-    check_gone(path)
-    told = refusal("a missing folder", read_index, path.parent / "nowhere")
-    agree(f"a missing folder is named in {told}", "nowhere" in told, True)
+    yield from check_malformed(path)
+    yield from check_lies(path)
+    yield from check_outside(path)
+    yield from check_adapter(path)
+    yield from check_gone(path)
+    yield from refusal("no folder", ("nowhere",), read_index, path.parent / "nowhere")
 
 
-def spoilt_index(what: str, path: Path, content: str, *words: str) -> None:
-    """Refused with this text as its index; then the index is as it was."""
+def with_index(path: Path, content: str, check: Callable, what: str, *words: str) -> list[str]:
+    """What `check` finds with this text as the index; then the index is as it was."""
     text = (path / INDEX).read_text("utf-8")
     (path / INDEX).write_text(content, "utf-8")
-    refused(what, path, *words)
+    found = check(what, path, *words)
     (path / INDEX).write_text(text, "utf-8")
+    return found
 
 
 def weight_map(path: Path) -> dict[str, str]:
@@ -39,48 +40,69 @@ def mapping(names: dict[str, str]) -> str:
     return json.dumps({"weight_map": names})
 
 
-def check_malformed(path: Path) -> None:
+def check_malformed(path: Path) -> Iterator[str]:
     """No JSON, or JSON of another form."""
     cut = (path / INDEX).read_text("utf-8")[:-9]
-    spoilt_index("an index of no JSON", path, cut, INDEX)
-    spoilt_index("an index of a list", path, "[]", INDEX)
-    spoilt_index("an index without a map", path, "{}", "weight_map")
-    spoilt_index("an index of numbers", path, '{"weight_map": {"a": 1}}', "weight_map")
-    twice = '{"weight_map": {}, "weight_map": {}}'
-    spoilt_index("an index with a key twice", path, twice, "twice")
+    for what, text, word in (
+        ("an index of no JSON", cut, INDEX),
+        ("an index of a list", "[]", INDEX),
+        ("an index without a map", "{}", "weight_map"),
+        ("an index of numbers", '{"weight_map": {"a": 1}}', "weight_map"),
+        ("an index with a key twice", '{"weight_map": {}, "weight_map": {}}', "twice"),
+    ):
+        yield from with_index(path, text, refused, what, word)
 
 
-def check_lies(path: Path) -> None:
-    """An index that says of the shards what they do not hold."""
+def check_lies(path: Path) -> Iterator[str]:
+    """An index that says of the shards what they do not hold: the shards are believed."""
     where = weight_map(path)
-    other = min(set(where.values()) - {where[NORM]})
-    ghost = mapping(where | {"ghost": other})
-    spoilt_index("an index that adds", path, ghost, "ghost")
-    fewer = mapping({name: file for name, file in where.items() if name != NORM})
-    spoilt_index("an index that forgets", path, fewer, NORM)
-    moved = mapping(where | {NORM: other})
-    spoilt_index("the wrong shard", path, moved, NORM)
+    shard = where[NORM]
+    other = min(set(where.values()) - {shard})
+    for what, names in (
+        ("an index with a tensor that no shard has", where | {"ghost": other}),
+        ("an index without a tensor of its shards", {n: where[n] for n in where if n != NORM}),
+        ("an index with a tensor in the wrong shard", where | {NORM: other}),
+    ):
+        yield from with_index(path, mapping(names), accepted, what)
+    fewer = mapping({name: file for name, file in where.items() if file != shard})
+    yield from with_index(path, fewer, refused, "an index without a shard", "missing")
     absent = mapping(where | {"a": "a.st", "b": "b.st"})
-    spoilt_index("two files that are not there", path, absent, "a.st", "b.st")
+    yield from with_index(path, absent, refused, "an index of absent files", "a.st", "b.st")
+    (path / "again.st").write_bytes((path / shard).read_bytes())
+    twice = mapping(where | {"again": "again.st"})
+    yield from with_index(path, twice, refused, "a tensor in two shards", NORM, "another file")
 
 
-def check_outside(path: Path) -> None:
-    """A shard that is there, but not in the checkpoint's folder."""
+def check_outside(path: Path) -> Iterator[str]:
+    """A shard in another folder: the index may not lead there, a link may."""
     where = weight_map(path)
     shard = min(where.values())
-    (path.parent / shard).write_bytes((path / shard).read_bytes())
-    outside = {name: f"../{file}" for name, file in where.items() if file == shard}
-    spoilt_index("a file outside the folder", path, mapping(where | outside), "../")
+    outside = path.parent / shard
+    outside.write_bytes((path / shard).read_bytes())
+    names = mapping({n: f"../{file}" if file == shard else file for n, file in where.items()})
+    yield from with_index(path, names, refused, "an index that leaves the folder", "../")
+    (path / shard).rename(path / "moved")
+    (path / shard).symlink_to(outside)
+    yield from accepted("a shard that is a link", path)
+    (path / "moved").replace(path / shard)
 
 
-def check_gone(path: Path) -> None:
+def check_adapter(path: Path) -> Iterator[str]:
+    """An adapter, which HuggingFace would add to the weights."""
+    adapter = path / "adapter_config.json"
+    adapter.write_text("{}", "utf-8")
+    yield from refused("a folder with an adapter in it", path, adapter.name)
+    adapter.unlink()
+
+
+def check_gone(path: Path) -> Iterator[str]:
     """The first shard gone, the last, the index, all but a pickle."""
     shards = set(weight_map(path).values())
     for shard in (min(shards), max(shards)):
         moved = (path / shard).rename(path / "moved")
-        refused("a shard that is gone", path, shard)
+        yield from refused("a shard that is gone", path, shard)
         moved.rename(path / shard)
     (path / INDEX).unlink()
-    refused("no index", path, "no model.safetensors")
+    yield from refused("no index and no model.safetensors", path, "no model.safetensors")
     (path / "pytorch_model.bin").write_bytes(b"")
-    refused("a pickle", path, "pytorch_model.bin", "pickle")
+    yield from refused("a pickle and no more", path, "pytorch_model.bin", "pickle")

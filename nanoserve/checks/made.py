@@ -1,5 +1,6 @@
 """Small checkpoints that HuggingFace makes and saves, and empty modules to load into: Day 3."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -64,14 +65,17 @@ def save_shards(folder: str) -> Path:
 
 
 def add_relics(path: Path) -> Path:
-    """What old files hold too: RoPE's tables, a copy of the tied head; and a stray index."""
+    """What old files hold too: RoPE's tables, a copy of the tied head; and a stale index."""
     file = path / FILE
     good = read_tensors(file)
     tables = [f"model.layers.{i}.self_attn.{TABLE}" for i in range(3)] + [f"model.{TABLE}"]
     relics = {name: torch.ones(5).int() for name in tables} | {HEAD: good[EMBED].clone()}
     save_file(good | relics, file)
-    # An index beside one whole file is a leftover, and not read.
-    (path / "model.safetensors.index.json").write_text("{}", "utf-8")
+    # An index and a shard beside one whole file are leftovers, and not read.
+    stale = "model-00001-of-00001.safetensors"
+    save_file({EMBED: torch.zeros_like(good[EMBED])}, path / stale)
+    index = json.dumps({"weight_map": {EMBED: stale}})
+    (path / "model.safetensors.index.json").write_text(index, "utf-8")
     return path
 
 

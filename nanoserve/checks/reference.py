@@ -8,16 +8,19 @@ from weakref import WeakSet
 import torch
 from torch import nn
 
-from nanoserve.checks.common import F32, agree, attempt
+from nanoserve.checks.common import F32, agree, attempt, holds
 from nanoserve.comparison import Scoreboard
-from nanoserve.reference import Reference, modeling_llama, transformers
+from nanoserve.reference import Reference, modeling_llama, prompt, transformers
 
 PARTS = ("", ".attn_norm", ".attn", ".mlp_norm", ".mlp")  # of a block, and the block itself
 
 
 def models_in_memory() -> list[nn.Module]:
-    """HuggingFace's Llamas that nobody has let go of."""
-    return [x for x in gc.get_objects() if type(x) is modeling_llama.LlamaForCausalLM]
+    """HuggingFace's Llamas that nobody has let go of, and parts of them; RoPE alone may stay."""
+    kept = modeling_llama.LlamaRotaryEmbedding
+    theirs = {x for x in vars(modeling_llama).values() if isinstance(x, type) and x is not kept}
+    theirs = {x for x in theirs if issubclass(x, nn.Module) and x.__module__.endswith("llama")}
+    return [x for x in gc.get_objects() if type(x) in theirs]
 
 
 @contextmanager
@@ -26,7 +29,8 @@ def models_freed() -> Iterator[None]:
     earlier = WeakSet(models_in_memory())  # those of an interrupted run, for one
     yield
     left = [model for model in models_in_memory() if model not in earlier]
-    agree("models of HuggingFace that are still in memory", len(left), 0)
+    names = sorted({type(module).__name__ for module in left})
+    agree("what of HuggingFace's model is still in memory", names, [])
 
 
 def compare_record(board: Scoreboard, ref: Reference) -> None:
@@ -43,15 +47,19 @@ def compare_record(board: Scoreboard, ref: Reference) -> None:
 
 def check_prompt(ref: Reference, context: int) -> None:
     """Several rows that are not the same; without a tokenizer, positions far into the context."""
-    where = ref.path.name
+    where = f"{ref.path.name}: the prompt"
     rows, tokens = ref.input_ids.shape
-    agree(f"{where}, rows and tokens are enough", rows > 1 and tokens > 23, True)
-    agree(f"{where}, rows are equal", torch.equal(ref.input_ids[0], ref.input_ids[1]), False)
+    enough = rows > 1 and tokens > 23
+    holds(f"{where} must have several rows of 24 tokens", enough, f"it has {rows} of {tokens}")
+    same = torch.equal(ref.input_ids[0], ref.input_ids[1])
+    holds(f"{where} must have rows that differ, to tell rows apart", not same)
+    again = all(map(torch.equal, prompt(ref.path, ref.config), (ref.input_ids, ref.positions)))
+    holds(f"{where} must be the same each time", again)
     if not (ref.path / "tokenizer.json").exists():
         agree(f"{where}, furthest position", ref.positions.max().item(), context - 1)
         edge = context // 16  # Llama-3.2's context before it was stretched
         both_sides = {edge - 1, edge} <= set(ref.positions.flatten().tolist())
-        agree(f"{where}, both sides of {edge}", both_sides, True)
+        holds(f"{where} must have tokens on both sides of position {edge}", both_sides)
 
 
 @torch.inference_mode()
@@ -71,7 +79,8 @@ def compare_run(board: Scoreboard, ref: Reference, model: nn.Module) -> None:
     states = out.hidden_states  # what each block was given, then what the last norm gave
     compare_rope(board, ref, inner.rotary_emb, states[0])
     ids = ref.inputs["embed"]
-    agree(f"{ref.path.name}, input of embed", torch.equal(ids, ref.input_ids), True)
+    same = torch.equal(ids, ref.input_ids)
+    holds(f"{ref.path.name}: HuggingFace's embedding must be given the prompt's ids", same)
     compare_output(board, ref, "stream, logits", "embed", states[0])
     for i, layer in enumerate(inner.layers):
         compare_block(board, ref, f"blocks.{i}", layer, states[i])
@@ -104,7 +113,8 @@ def check_names(ref: Reference, layers: int) -> None:
     agree(f"{where}, outputs on record", set(ref.outputs), outputs)
     agree(f"{where}, layers", ref.num_layers, layers)
     for name, tensor in (*ref.inputs.items(), *ref.outputs.items()):
-        agree(f"{where}, {name} is a tensor", isinstance(tensor, torch.Tensor), True)
+        bare = isinstance(tensor, torch.Tensor) and not tensor.requires_grad
+        holds(f"{where}, {name} must be a tensor, without what gradients need", bare)
     shape = ref.outputs["embed"].shape
     for name in (f"blocks.{i}{part}" for i in range(layers) for part in PARTS):
         agree(f"{where}, shape of {name}", ref.outputs[name].shape, shape)

@@ -6,14 +6,23 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from nanoserve.checks.common import BF16, F16, F32, KIND, attempt, stack
+from nanoserve.checks.common import BF16, F32, KIND, attempt, holds, must_raise, stack
+from nanoserve.checks.rope_slips import speed_slips, table_slips
+from nanoserve.checks.rope_turn import (
+    FAR,
+    check_device,
+    check_gradient,
+    check_not_numbers,
+    check_state,
+    check_turn,
+    rotated,
+)
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
 from nanoserve.layers import apply_rope, rope_inverse_frequencies, rope_table
 from nanoserve.loader import load_weights
 from nanoserve.reference import Reference, modeling_llama, transformers
-
-FAR = torch.tensor([0, 1, 7, 140, 4095, 8191, 8192, 8193, 16385, 131071, 1000003])
+from nanoserve.signatures import Lookalikes
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -31,10 +40,11 @@ SCALINGS = {
     "Llama 3.1": LLAMA3,
 }
 SIZES = ((32, 1e4), (128, 5e5), (6, 77.0), (2, 1e6))  # head_dim and theta
+LONG = 33_001  # tokens
 
 
 def check_rope(board: Scoreboard) -> None:
-    """Scalings and head sizes that no checkpoint has; bad positions; gradients."""
+    """Scalings and head sizes that no checkpoint has; state; bad positions; gradients."""
     for kind, scaling in SCALINGS.items():
         for D, theta in SIZES:
             theirs = transformers.LlamaConfig(
@@ -46,13 +56,17 @@ def check_rope(board: Scoreboard) -> None:
             rotary = modeling_llama.LlamaRotaryEmbedding(theirs)
             name = f"{kind}, head_dim {D}"
             check_tables(board, None, name, config, rotary)
-            check_turn(board, name, config)
+            if scaling is LLAMA3:
+                check_turn(board, name, config)
+                check_state(board, name, config, rotary)
     check_refused(config)
+    check_not_numbers(config)
+    check_device(config)
     check_gradient(board)
 
 
 def check_far(board: Scoreboard, ref: Reference) -> None:
-    """A checkpoint's own scaling: positions up to the millionth, and 8,193 tokens at once."""
+    """A checkpoint's own scaling: positions up to the millionth, and 33,001 tokens at once."""
     config = ModelConfig.from_pretrained(ref.path)
     check_tables(board, ref, "far", config, ref.rotary)
     check_long(board, ref, config)
@@ -89,9 +103,12 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def many_positions() -> Iterator[torch.Tensor]:
-    """Positions of one row and of several, near and far, in int64 and int32."""
+    """Positions of one row and of several, near and far, in several kinds of integers."""
     yield FAR
     yield FAR.int()
+    yield FAR[:6].short()
+    yield FAR[:4].to(torch.uint8)
+    yield FAR - 7  # a row that was padded on the left
     yield FAR[:7]
     yield FAR[-1:]  # one token, as in decoding
     yield torch.stack([FAR, FAR + 77, FAR.flip(0)])  # each row its own
@@ -104,13 +121,14 @@ def tables(
     config: ModelConfig,
     rotary: modeling_llama.LlamaRotaryEmbedding,
     positions: torch.Tensor,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Our cos and HuggingFace's, then our sin and HuggingFace's."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, Lookalikes]]:
+    """Our cos, HuggingFace's and what mistakes would give; then the same of sin."""
     ours = attempt(name, rope_table, config, positions)
     # HuggingFace wants rows of positions, and a tensor whose dtype the table is to have.
     wanted = rotary(torch.empty(0, dtype=F32), positions.view(-1, positions.shape[-1]))
-    for mine, theirs in zip(ours, wanted, strict=True):
-        yield mine, theirs.view(*positions.shape, -1)
+    for which, (mine, theirs) in enumerate(zip(ours, wanted, strict=True)):
+        slips = table_slips(rotary, positions, which)
+        yield mine, theirs.view(*positions.shape, -1), slips
 
 
 @torch.inference_mode()
@@ -122,76 +140,47 @@ def check_tables(
     rotary: modeling_llama.LlamaRotaryEmbedding,
 ) -> None:
     """Frequencies, cos and sin of one config, in float32 whatever the default dtype."""
-    for dtype in (F32, BF16):
+    for dtype in (F32, BF16, F32):
         with default_dtype(dtype):
             frequencies = attempt(name, rope_inverse_frequencies, config)
             far = list(tables(name, config, rotary, FAR))
-        board.compare(ref, "frequencies", name, frequencies, rotary.inv_freq)
-        for mine, theirs in far:
-            board.compare(ref, "cos, sin", name, mine, theirs)
-            attempt(name, mine.zero_)  # the caller's own: the next table is a new one
+        what = f"{name}, where torch's default dtype is {KIND[dtype]}"
+        written = "the zeros that the last caller wrote into its own result"
+        slips = {**speed_slips(rotary), written: torch.zeros_like(frequencies)}
+        board.compare(ref, "frequencies", what, frequencies, rotary.inv_freq, slips)
+        attempt(name, frequencies.zero_)  # the caller's own: the next ones are new
+        for mine, theirs, slips in far:
+            slips = {**slips, written: torch.zeros_like(mine)}
+            board.compare(ref, "cos, sin", what, mine, theirs, slips)
+            attempt(name, mine.zero_)
     for positions in many_positions():
-        what = f"{name}, positions {[*positions.shape]}"
+        what = f"{name}: rope_table on positions {[*positions.shape]} in {positions.dtype}"
         # The same shape twice, with other positions: nothing may be left over.
         for shifted in (positions, positions + 3):
-            for mine, theirs in tables(what, config, rotary, shifted):
-                board.compare(ref, "cos, sin", what, mine, theirs)
-
-
-def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """HuggingFace's rotation, which wants a table with rows, in the dtype of x."""
-    cos, sin = (t.view(-1, *t.shape[-2:]).to(x.dtype) for t in (cos, sin))
-    return modeling_llama.apply_rotary_pos_emb(x, x, cos, sin)[0]
-
-
-@torch.inference_mode()
-def check_turn(board: Scoreboard, name: str, config: ModelConfig) -> None:
-    """apply_rope on random heads: odd and even T, one table for all rows or one for each."""
-    seeded = torch.Generator().manual_seed(config.head_dim)
-    rows = FAR + 5 * torch.arange(9)[:, None]
-    for T, H in ((1, 33), (2, 2), (7, 3), (10, 2)):
-        for dtype in (F32, BF16, F16):
-            x = torch.randn(9, T, H, config.head_dim, generator=seeded)
-            x = x.to(dtype).transpose(1, 2)  # (B, H, T, D), not in order
-            for positions in (FAR[-T:], rows[:, :T]):
-                what = f"{name}, {T} tokens, {KIND[dtype]}"
-                table = attempt(what, rope_table, config, positions)
-                mine = attempt(what, apply_rope, x, *table)
-                board.compare(None, "q and k", what, mine, rotated(x, *table))
+            for mine, theirs, slips in tables(what, config, rotary, shifted):
+                board.compare(ref, "cos, sin", what, mine, theirs, slips)
 
 
 @torch.inference_mode()
 def check_long(board: Scoreboard, ref: Reference, config: ModelConfig) -> None:
-    """A prompt of 8,193 tokens at once."""
-    name, positions = "8,193 tokens", torch.arange(8193)
+    """A long prompt at once."""
+    name, positions = f"RoPE on {LONG:,} tokens", torch.arange(LONG)
     table = attempt(name, rope_table, config, positions)
     for mine, theirs in zip(table, ref.rope(positions[None]), strict=True):
         board.compare(ref, "cos, sin", name, mine, theirs[0])
     seeded = torch.Generator().manual_seed(0)
-    x = torch.randn(1, 1, 8193, config.head_dim, generator=seeded)
+    x = torch.randn(1, 1, LONG, config.head_dim, generator=seeded)
+    few = attempt("RoPE on 9 tokens", apply_rope, x[:, :, :9], *(t[:9] for t in table))
+    # Asked first: spread over a wrong dimension, the long table would take all memory there is.
+    said = "apply_rope must give the shape of its heads, with a table (T, D) too"
+    found = list(getattr(few, "shape", ()))
+    holds(said, found == [1, 1, 9, config.head_dim], f"the shape is {found}")
     mine = attempt(name, apply_rope, x, *table)
     board.compare(ref, "q and k, fp32", name, mine, rotated(x, *table))
 
 
 def check_refused(config: ModelConfig) -> None:
     """Positions must be whole numbers."""
-    for wrong in (FAR.float(), FAR.bool()):
-        try:
-            rope_table(config, wrong)
-        except TypeError:
-            continue
-        except Exception as error:
-            raise AssertionError(f"positions in {wrong.dtype}: {error!r}") from error
-        raise AssertionError(f"rope_table takes {wrong.dtype} for positions")
-
-
-def check_gradient(board: Scoreboard) -> None:
-    """Of apply_rope, by its input."""
-    seeded = torch.Generator().manual_seed(2)
-    x = torch.randn(2, 3, 5, 12, generator=seeded, requires_grad=True)
-    angles = torch.randn(5, 6, generator=seeded).repeat(1, 2)  # as rope_table has them
-    found = []
-    for turn in (apply_rope, rotated):
-        loss = attempt("heads with a gradient", turn, x, angles.cos(), angles.sin()).square().sum()
-        found.append(attempt("gradient", torch.autograd.grad, loss, x)[0])
-    board.compare(None, "RoPE, gradients", "of q", *found)
+    for wrong in (FAR.float(), FAR.bfloat16(), FAR.double(), FAR.bool(), FAR.to(torch.complex64)):
+        what = f"rope_table with positions in {wrong.dtype}, which are no whole numbers"
+        must_raise(TypeError, what, rope_table, config, wrong)
