@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import nn
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.generating import greedy_prompts, same_ids, their_greedy, watched
+from nanoserve.checks.generating import greedy_prompts, sure_ids, their_greedy, watched
 from nanoserve.checks.generating_pieces import (
     GREEDY,
     check_limits,
@@ -34,19 +33,18 @@ SAMPLED = (
 
 def compare_generate(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama) -> None:
     """Ids and scores of every step of HuggingFace's `generate` without a cache, two prompts."""
-    ref = SimpleNamespace(path=path)
     for prompt, most, stops in list(greedy_prompts(path))[2::5]:
         ids, steps = their_greedy(theirs, prompt, most, stops)  # (n, V)
         params = replace(GREEDY, max_tokens=most, stop_token_ids=stops)
         with watched(model) as given:
             mine = attempt(f"generate from {prompt[:4]}", generate, model, prompt, params)
-        same_ids(f"{path.name}, prompt {prompt[:4]}", mine.token_ids, ids, steps)
+        name = f"prompt {prompt[:4]}"
+        board.compare(path, "ids of `generate`", name, *sure_ids(mine.token_ids, ids, steps))
         sizes = {rows.numel() for rows in given}
         holds("a step must put one position through the head", sizes == {steps.shape[-1]})
         scores = torch.stack([rows.flatten() for rows in given])
-        largest, what = steps.abs().max(), "scores of `generate`, in units of the largest"
-        name = f"scores from {prompt[:4]}"
-        board.compare(ref, what, name, scores / largest, steps / largest, rtol=0)
+        top = steps.abs().max()
+        board.compare(path, "scores of `generate`, of the largest", name, scores / top, steps / top)
 
 
 @torch.inference_mode()
