@@ -54,7 +54,8 @@ class KVCache:
         device: str | torch.device = "cpu",
     ):
         if batch < 1 or max_len < 1:
-            raise ValueError(f"batch {batch}, max_len {max_len}: wanted 1 on")
+            asked = f"batch {batch} and max_len {max_len}"
+            raise ValueError(f"{asked} must both be 1 or more")
         layers, K = config.num_hidden_layers, config.num_key_value_heads
         shape = (layers, batch, K, max_len, config.head_dim)
         # Tensors made in inference mode could not be written to outside.
@@ -68,7 +69,7 @@ class KVCache:
         return [partial(self.attend, i) for i in range(len(self.k))]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Write k and v (B, K, T, D); mix all values for q (B, H, T, D)."""
+        """Write k and v (B, K, T, D), mix for q: (B, H, T, D)."""
         keys, values = self.k[layer], self.v[layer]  # (B, K, max_len, D)
         check_new(keys, self.length, k, v)
         end = self.length + k.shape[2]
@@ -80,7 +81,7 @@ class KVCache:
         """Count n more tokens, which all layers have written."""
         free = self.max_len - self.length
         if n not in range(free + 1):
-            raise ValueError(f"cannot advance by {n}: {free} places are free")
+            raise ValueError(f"cannot advance by {n}: {free} places free")
         self.length += n
 
     def truncate(self, n: int) -> None:
