@@ -39,12 +39,12 @@ def compare_generate(board: Scoreboard, path: Path, theirs: nn.Module, model: Ll
         with watched(model) as given:
             mine = attempt(f"generate from {prompt[:4]}", generate, model, prompt, params)
         name = f"prompt {prompt[:4]}"
-        board.compare(path, "ids of `generate`", name, *sure_ids(mine.token_ids, ids, steps))
+        board.compare(path, "ids of generate", name, *sure_ids(mine.token_ids, ids, steps))
         sizes = {rows.numel() for rows in given}
         holds("a step must put one position through the head", sizes == {steps.shape[-1]})
         scores = torch.stack([rows.flatten() for rows in given])
         top = steps.abs().max()
-        board.compare(path, "scores of `generate`, of the largest", name, scores / top, steps / top)
+        board.compare(path, "scores of generate, of the largest", name, scores / top, steps / top)
 
 
 @torch.inference_mode()
