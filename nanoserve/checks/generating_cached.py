@@ -34,6 +34,7 @@ SAMPLED = (
 def compare_generate(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama) -> None:
     """Ids and scores of every step of HuggingFace's `generate` without a cache, two prompts."""
     for prompt, most, stops in list(greedy_prompts(path))[2::5]:
+        prompt = [i % model.config.vocab_size for i in prompt]  # a chosen one may have few
         ids, steps = their_greedy(theirs, prompt, most, stops)  # (n, V)
         params = replace(GREEDY, max_tokens=most, stop_token_ids=stops)
         with watched(model) as given:
