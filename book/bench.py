@@ -28,6 +28,7 @@ BOOK = Path(__file__).resolve().parent
 RESULTS = BOOK / "bench.json"
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
 MODES = ("ours", "hf-eager", "hf-sdpa")
+PROMPT, NEW, ROOM = 32, 64, 2048  # tokens: read, written, and of the cache that is weighed
 
 
 class AnonymousPeak:
@@ -136,6 +137,83 @@ def measure_memory(mode: str, path: str, batch: str, length: str) -> dict:
     return {"anonymous": during.peak - before.peak}
 
 
+def writer(mode: str, path: Path):
+    """A function that writes so many tokens after a seeded prompt, greedily, with a cache."""
+    model = loader(mode, path)()
+    seeded = torch.Generator().manual_seed(0)
+    prompt = torch.randint(model.config.vocab_size, (1, PROMPT), generator=seeded)
+    if mode == "ours":
+        from nanoserve.generate import generate
+        from nanoserve.sampling import SamplingParams
+
+        def write(n):
+            params = SamplingParams(temperature=0, max_tokens=n, ignore_eos=True)
+            assert len(generate(model, prompt[0].tolist(), params).token_ids) == n
+    else:
+        from transformers import GenerationConfig
+
+        model.generation_config = GenerationConfig()
+
+        def write(n):
+            asked = GenerationConfig(do_sample=False, max_new_tokens=n, pad_token_id=0)
+            seen = torch.ones_like(prompt)
+            out = model.generate(prompt, attention_mask=seen, generation_config=asked)
+            assert out.shape[1] == PROMPT + n
+
+    return write
+
+
+def measure_step(mode: str, path: str) -> dict:
+    """Seconds a cached token: 64 after the first one, which the prompt's pass gives.
+
+    "matrices" multiplies every matrix of the model with a vector and does nothing else; "floor"
+    reads as many bytes as the weights have, in one tensor, and adds them up.
+    """
+    if mode == "matrices":
+        model = loader("ours", Path(path))()
+        pairs = [(torch.randn(1, 1, m.shape[1]), m) for m in model.parameters() if m.dim() == 2]
+
+        def multiply():
+            for x, matrix in pairs:
+                torch.nn.functional.linear(x, matrix)
+
+        timer = Timer("f()", globals={"f": multiply}, num_threads=torch.get_num_threads())
+        return {"token": timer.blocked_autorange(min_run_time=2).median}
+    if mode == "floor":
+        from nanoserve.config import ModelConfig
+
+        numbers = torch.ones(ModelConfig.from_pretrained(path).num_parameters)
+        timer = Timer("x.sum()", globals={"x": numbers}, num_threads=torch.get_num_threads())
+        return {"token": timer.blocked_autorange(min_run_time=2).median}
+    write, spent = writer(mode, Path(path)), {1: [], 1 + NEW: []}
+    write(2)
+    for _ in range(3):
+        for n, seconds in spent.items():
+            start = time.perf_counter()
+            write(n)
+            seconds.append(time.perf_counter() - start)
+    first, all_of_them = map(statistics.median, spent.values())
+    return {"token": (all_of_them - first) / NEW}
+
+
+def measure_cache(mode: str, path: str) -> dict:
+    """The anonymous memory of a cache for 2,048 tokens, all written; "formula" computes it."""
+    from nanoserve.cache import KVCache
+    from nanoserve.config import ModelConfig
+
+    config = ModelConfig.from_pretrained(path)
+    if mode == "formula":
+        numbers = config.num_key_value_heads * config.head_dim
+        return {"anonymous": 2 * config.num_hidden_layers * numbers * ROOM * 4}
+    with AnonymousPeak() as before:
+        pass
+    with AnonymousPeak() as during:
+        cache = KVCache(config, 1, ROOM)
+        for held in (cache.k, cache.v):
+            held.fill_(1)
+    return {"anonymous": during.peak - before.peak}
+
+
 def measure_import(module: str) -> dict:
     """Seconds until a fresh interpreter has imported `module` and ended."""
     start = time.perf_counter()
@@ -148,6 +226,8 @@ MEASURES = {
     "cold": measure_cold,
     "memory": measure_memory,
     "import": measure_import,
+    "step": measure_step,
+    "cache": measure_cache,
 }
 
 
@@ -204,6 +284,10 @@ def rows(results: dict):
         yield row(f"all blocks, {key}", found, "blocks", "ms", 1e3)
     for key, found in results["memory"].items():
         yield row(f"one block's memory, {key}", found, "anonymous", "MB", 1e-6)
+    if "cache" in results:
+        yield row("the cache, a token at B 1", results["cache"]["step"], "token", "ms", 1e3)
+        title = "the cache, memory for 2,048 tokens"
+        yield row(title, results["cache"]["memory"], "anonymous", "MB", 1e-6)
     for command, seconds in results["book"].items():
         yield f"the book, {command}", "s", {"time": [seconds]}
 
@@ -255,6 +339,15 @@ def bench_memory(rounds: int) -> dict:
     }
 
 
+def bench_cache(rounds: int) -> dict:
+    """A token with a cache, and the cache's memory: contestant -> field -> numbers."""
+    path = weights_dir() / DEFAULT
+    return {
+        "step": turns("step", ("ours", "hf-eager", "matrices", "floor"), rounds, path),
+        "memory": turns("cache", ("ours", "formula"), rounds, path),
+    }
+
+
 def bench_book(rounds: int) -> dict:
     """The book's own commands, once set up, and each day alone: command -> seconds."""
     programs = Path(sys.executable).parent
@@ -276,6 +369,7 @@ PARTS = {
     "load": bench_load,
     "forward": bench_forward,
     "memory": bench_memory,
+    "cache": bench_cache,
     "book": bench_book,
 }
 

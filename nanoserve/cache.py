@@ -12,28 +12,37 @@ from nanoserve.config import ModelConfig
 from nanoserve.layers import causal_attention
 
 
-def attend_to_all(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """causal_attention for one query, the last: nothing to hide from it.
+def check_new(held: torch.Tensor, length: int, k: torch.Tensor, v: torch.Tensor) -> None:
+    """ValueError unless k and v (B, K, T, D) fit behind `length` tokens.
 
-    Shapes: q (B, H, 1, D); k, v (B, K, S, D) -> (B, H, 1, D). Without
-    the mask it takes half the operations, and gives the same bits.
+    `held` is a layer's memory, (B, K, max_len, D).
     """
-    B, H, _, D = q.shape
-    groups = q.view(B, k.shape[1], -1, D)  # (B, K, H / K, D)
-    scores = groups @ k.transpose(-2, -1)  # (B, K, H / K, S)
-    scores *= D**-0.5
-    weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)
-    return (weights @ v).view(B, H, 1, -1)
+    B, K, max_len, D = held.shape
+    T, free = k.shape[2], max_len - length
+    if free < T:
+        raise ValueError(
+            f"{T} new tokens, and {free} of the cache's {max_len} places "
+            "are free: make it with a larger max_len, or truncate it"
+        )
+    kind = held.dtype, held.device
+    for new in (k, v):
+        if new.shape != (B, K, T, D) or (new.dtype, new.device) != kind:
+            raise ValueError(
+                f"keys or values {[*new.shape]} in {new.dtype} on "
+                f"{new.device}, wanted {[B, K, T, D]} in {kind[0]} on "
+                f"{kind[1]}: the cache needs the model's config, dtype "
+                "and device, and a row for each text"
+            )
 
 
 class KVCache:
-    """Keys and values of `batch` texts of equal length, for all layers.
+    """Keys and values of `batch` texts of equal length, in all layers.
 
-    Room for `max_len` tokens is taken at once. `attends` gives each
-    layer an `attend` that writes its new keys and values behind the
-    `length` tokens that are there, and attends to all of them. Only
-    `advance` makes them count: the layers of one pass all see the same
-    length. k and v are (layers, B, K, max_len, D).
+    Memory for `max_len` tokens is taken at once: k and v are (layers, B,
+    K, max_len, D), and no part of autograd. The `attend` of a layer
+    writes new keys and values behind the first `length`; `advance` makes
+    them count when all layers have, so that a pass which fails half way
+    changes nothing. ValueError for what does not fit.
     """
 
     def __init__(
@@ -44,43 +53,41 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
     ):
+        if batch < 1 or max_len < 1:
+            asked = f"batch {batch} and max_len {max_len}"
+            raise ValueError(f"{asked} must both be 1 or more")
         layers, K = config.num_hidden_layers, config.num_key_value_heads
         shape = (layers, batch, K, max_len, config.head_dim)
-        self.k = torch.empty(shape, dtype=dtype, device=device)
-        self.v = torch.empty(shape, dtype=dtype, device=device)
-
-        self.batch, self.max_len, self.length = batch, max_len, 0
+        # Tensors made in inference mode could not be written to outside.
+        with torch.inference_mode(False):
+            self.k = torch.empty(shape, dtype=dtype, device=device)
+            self.v = torch.empty_like(self.k)
+        self.max_len, self.length = max_len, 0
 
     def attends(self) -> list[Callable[..., torch.Tensor]]:
-        """An `attend` for each layer, good for the next pass."""
+        """An `attend` for each layer, as `Llama` takes them."""
         return [partial(self.attend, i) for i in range(len(self.k))]
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        """Write k and v (B, K, T, D) behind the rest; mix for q."""
-        start, end = self.length, self.length + k.shape[2]
-        if end > self.max_len or len(k) != self.batch:
-            raise ValueError(
-                f"{len(k)} texts of {end} tokens do not fit into a cache "
-                f"for {self.batch} of {self.max_len}"
-            )
-        self.k[layer, :, :, start:end] = k
-        self.v[layer, :, :, start:end] = v
-        past = self.k[layer, :, :, :end], self.v[layer, :, :, :end]
-        attend = attend_to_all if end == start + 1 else causal_attention
-        return attend(q, *past)  # (B, H, T, D)
+        """Write k and v (B, K, T, D), mix for q: (B, H, T, D)."""
+        keys, values = self.k[layer], self.v[layer]  # (B, K, max_len, D)
+        check_new(keys, self.length, k, v)
+        end = self.length + k.shape[2]
+        keys[:, :, self.length : end] = k.detach()
+        values[:, :, self.length : end] = v.detach()
+        return causal_attention(q, keys[:, :, :end], values[:, :, :end])
 
     def advance(self, n: int) -> None:
-        """Count n more tokens, when all layers have written them."""
-        if not 0 <= n <= self.max_len - self.length:
-            raise ValueError(
-                f"cannot advance by {n}: {self.length} of {self.max_len} places are taken"
-            )
+        """Count n more tokens, which all layers have written."""
+        free = self.max_len - self.length
+        if n not in range(free + 1):
+            raise ValueError(f"cannot advance by {n}: {free} places free")
         self.length += n
 
     def truncate(self, n: int) -> None:
-        """Keep the first n tokens only; what comes next overwrites."""
-        if not 0 <= n <= self.length:
-            raise ValueError(f"cannot keep {n} of {self.length} tokens")
+        """Keep the first n tokens; what comes next overwrites the rest."""
+        if n not in range(self.length + 1):
+            raise ValueError(f"cannot keep {n} tokens of {self.length}")
         self.length = n
 
     @property

@@ -5,7 +5,7 @@ Built in the book: day08, day10. Edit there, then run book/tangle.py.
 
 import secrets
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -106,13 +106,24 @@ def stop_ids(path: str | PathLike) -> tuple[int, ...]:
     return tuple(ids)
 
 
+@torch.inference_mode()
+def next_logits(model: Llama, cache: KVCache, ids: Sequence[int]) -> torch.Tensor:
+    """Read ids (T) behind what the cache holds; scores (V) of the next."""
+    device, start = model.embed.weight.device, cache.length
+    positions = torch.arange(start, start + len(ids), device=device)
+    read = torch.tensor([list(ids)], device=device)  # (1, T)
+    x = model(read, positions, cache.attends())  # (1, T, C)
+    cache.advance(len(ids))
+    return model.logits(x[0, -1])
+
+
 @dataclass(frozen=True)
 class Generated:
     """What came of a prompt.
 
     `finish_reason` is "stop" after a stop id, which is the last of
-    `token_ids`, and "length" where there was no more room. `logprobs`
-    has a dict for each id, if they were asked for.
+    `token_ids`, and "length" after max_tokens. `logprobs` has a dict for
+    each id, if they were asked for.
     """
 
     token_ids: list[int]
@@ -120,16 +131,37 @@ class Generated:
     logprobs: list[dict[int, Logprob]] | None = None
 
 
-@torch.inference_mode()
-def next_logits(model: Llama, cache: KVCache, ids: Sequence[int]) -> torch.Tensor:
-    """Read ids (T) behind what the cache holds; scores (V) of the next."""
-    device = model.embed.weight.device
-    start = cache.length
-    positions = torch.arange(start, start + len(ids), device=device)
-    read = torch.tensor([list(ids)], device=device)  # (1, T)
-    x = model(read, positions, cache.attends())  # (1, T, C)
-    cache.advance(len(ids))
-    return model.logits(x[:, -1])[0]
+def pieces(
+    model: Llama, prompt: list[int], params: SamplingParams, most: int
+) -> Iterator[Generated]:
+    """The loop of `stream`: up to `most` tokens, one at a time."""
+    eos = () if params.ignore_eos else eos_ids(model.config)
+    stops = (*params.stop_token_ids, *eos)
+    params = replace(params, stop_token_ids=stops)
+    seed = secrets.randbits(63) if params.seed is None else params.seed
+    weight, room = model.embed.weight, len(prompt) + most - 1
+    cache = KVCache(model.config, 1, room, weight.dtype, weight.device)
+    ids, output, reason = prompt, [], ""
+    while not reason:
+        logits = next_logits(model, cache, ids)  # (V,)
+        scores = process(logits[None], [params], [(prompt, output)])
+        token = sample(scores, [seed], [len(output)]).item()
+        output.append(token)
+        if token in stops:
+            reason = "stop"
+        elif len(output) == most:
+            reason = "length"
+        logprobs = None
+        if params.logprobs is not None:
+            logprobs = [logprobs_of(logits, token, params.logprobs)]
+        ids = [token]
+        yield Generated([token], reason, logprobs)
+
+
+def eos_ids(config: ModelConfig) -> tuple[int, ...]:
+    """The ids that end a text, as config.json has them: none, or some."""
+    ids = config.eos_token_id
+    return () if ids is None else (ids,) if isinstance(ids, int) else ids
 
 
 def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[Generated]:
@@ -148,42 +180,6 @@ def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> I
     return pieces(model, list(prompt_ids), params, most)
 
 
-def eos_ids(config: ModelConfig) -> tuple[int, ...]:
-    """The ids that end a text, as config.json has them."""
-    eos = config.eos_token_id
-    if eos is None:
-        return ()
-    return (eos,) if isinstance(eos, int) else eos
-
-
-def pieces(
-    model: Llama, prompt: list[int], params: SamplingParams, most: int
-) -> Iterator[Generated]:
-    """The loop of `stream`."""
-    eos = () if params.ignore_eos else eos_ids(model.config)
-    stops = {*params.stop_token_ids, *eos}
-    seed = secrets.randbits(63) if params.seed is None else params.seed
-    weight = model.embed.weight
-    room = len(prompt) + most
-    cache = KVCache(model.config, 1, room, weight.dtype, weight.device)
-    ids, output = prompt, []
-    while len(output) < most:
-        logits = next_logits(model, cache, ids)
-        scores = process(logits[None], [params], [(prompt, output)], eos)
-        token = sample(scores, [seed], [len(output)]).item()
-        ids = [token]
-        output.append(token)
-        logprobs = None
-        if params.logprobs is not None:
-            logprobs = [logprobs_of(logits, token, params.logprobs)]
-        reason = "stop" if token in stops else ""
-        if not reason and len(output) == most:
-            reason = "length"
-        yield Generated(ids, reason, logprobs)
-        if reason:
-            return
-
-
 def generate(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Generated:
     """One text, with a cache: the prompt is read once, then each token.
 
@@ -192,8 +188,8 @@ def generate(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) ->
     as from `greedy`, and for stop texts, which need a tokenizer.
     """
     parts = list(stream(model, prompt_ids, params))
-    return Generated(
-        [id for part in parts for id in part.token_ids],
-        parts[-1].finish_reason,
-        None if params.logprobs is None else [one for part in parts for one in part.logprobs],
-    )
+    ids = [part.token_ids[0] for part in parts]
+    logprobs = None
+    if params.logprobs is not None:
+        logprobs = [part.logprobs[0] for part in parts]
+    return Generated(ids, parts[-1].finish_reason, logprobs)

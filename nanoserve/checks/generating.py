@@ -15,6 +15,7 @@ from nanoserve.checks.common import BF16, F32, agree, attempt, holds, must_raise
 from nanoserve.checks.model import VARIANTS, VOCAB, make, tokens
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.config import ModelConfig
 from nanoserve.generate import greedy, stop_ids
 from nanoserve.model import Llama
 from nanoserve.reference import transformers
@@ -70,8 +71,9 @@ def greedy_prompts(path: Path) -> Iterator[tuple[list[int], int, tuple[int, ...]
             yield encode(text).ids, most, stops
         return
     seeded = torch.Generator().manual_seed(0)
+    ids = min(500, ModelConfig.from_pretrained(path).vocab_size)
     for length, (_, most, stops) in zip((1, 2, 4, 5, 9, 16, 17, 33), TEXTS, strict=True):
-        yield torch.randint(500, (length,), generator=seeded).tolist(), min(most, 2), stops
+        yield torch.randint(ids, (length,), generator=seeded).tolist(), min(most, 2), stops
 
 
 @contextmanager
