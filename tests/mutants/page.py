@@ -76,10 +76,10 @@ def line(mutant: Mutant) -> str:
 def result(mutant: Mutant) -> tuple[Mutant, Outcome, Outcome | None]:
     """The mutant with what its judge and the weaker test say, where that can say anything."""
     if of_the_judge(mutant) or mutant.equivalent:
-        return mutant, judge(mutant, as_read=True), None
+        return mutant, judge(mutant), None
     return (
         mutant,
-        judge(mutant, as_read=True),
+        judge(mutant),
         run_check((HERE / "weak.py").read_text("utf-8"), mutant),
     )
 

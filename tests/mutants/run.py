@@ -61,10 +61,10 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
         return Outcome(*warm().run(folder, source, mutant and mutant.module))
 
 
-def judge(mutant: Mutant, as_read: bool = False) -> Outcome:
-    """What the mutant's judge says of it: the quick checks first, or in the order of its page."""
+def judge(mutant: Mutant) -> Outcome:
+    """What the mutant's judge says of it, the quick checks first."""
     source = judge_source(mutant.judge)
-    return run_check(source if as_read else made_up_first(source), mutant)
+    return run_check(made_up_first(source), mutant)
 
 
 def made_up_first(source: str) -> str:
