@@ -37,9 +37,9 @@ HOW = """\
    place**, so the cells above run; an empty cell that you run stops those that need it.
 3. Hints, and the book's own, are folded under each.
 4. The comparison near the end judges what you have run, and says under its board whose it was.
-   Where it does not, or `desk` is not found, the kernel is new: run the cell below first. The last
-   cell shows what is written and what has passed. Later days use what has passed, and the book's
-   for all else.
+   Where it refuses, or `desk` is not found, the kernel is new: run the cell below first, then your
+   pieces. The last cell shows what is written and what has passed. Later days use what has passed,
+   and the book's for all else.
 
 **To begin anew**, restart the kernel (Kernel, Restart) and run the cell below: all pieces of today
 are the book's again until you run yours, whose text stays in its cells. For a blank notebook delete
@@ -54,6 +54,14 @@ from desk import begin
 
 begin("{day}")
 %reload_ext live"""
+REFUSES = """\
+if not hasattr(get_ipython(), "desk"):
+    raise RuntimeError(
+        "This kernel has not run the first cell: nothing of yours would be judged. "
+        "Run it, then your pieces, then this cell."
+    )
+
+"""
 UNCHECKED = "# For checks of the page's numbers, which are left out in practice."
 PROGRESS = """\
 from desk import progress
@@ -113,6 +121,8 @@ def practised(cell: nbformat.NotebookNode, day: str) -> list[nbformat.NotebookNo
         if "remove-cell" in tags and rest != cell.source:
             rest = re.sub(r"\A#.*", UNCHECKED, rest)
         cell.source = rest
+    if "comparison" in tags:
+        cell.source = REFUSES + cell.source
     return [cell] if cell.source.strip() else []
 
 
