@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+from asserts import needed, without_asserts
 from cells import HEADER
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from pieces import HARNESS, blanks, hints, left
@@ -37,9 +38,9 @@ HOW = """\
    place**, so the cells above run; an empty cell that you run stops those that need it.
 3. Hints, and the book's own, are folded under each.
 4. The comparison near the end judges what you have run, and says under its board whose it was.
-   Where it does not, or `desk` is not found, the kernel is new: run the cell below first. The last
-   cell shows what is written and what has passed. Later days use what has passed, and the book's
-   for all else.
+   Where it refuses, or `desk` is not found, the kernel is new: run the cell below first, then your
+   pieces. The last cell shows what is written and what has passed. Later days use what has passed,
+   and the book's for all else.
 
 **To begin anew**, restart the kernel (Kernel, Restart) and run the cell below: all pieces of today
 are the book's again until you run yours, whose text stays in its cells. For a blank notebook delete
@@ -54,6 +55,14 @@ from desk import begin
 
 begin("{day}")
 %reload_ext live"""
+REFUSES = """\
+if not hasattr(get_ipython(), "desk"):
+    raise RuntimeError(
+        "This kernel has not run the first cell: nothing of yours would be judged. "
+        "Run it, then your pieces, then this cell."
+    )
+
+"""
 UNCHECKED = "# For checks of the page's numbers, which are left out in practice."
 PROGRESS = """\
 from desk import progress
@@ -80,12 +89,16 @@ def practice(path: Path) -> nbformat.NotebookNode:
     day, cells = path.stem, []
     how = HOW.format(number=int(day[3:]), day=day)
     cells += [new_markdown_cell(how), new_code_cell(SETUP.format(day=day))]
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
         if cell.cell_type != "code":
             cells.append(cell)
-        elif not cell.source.endswith("%load_ext live"):
-            cell.outputs, cell.execution_count = [], None
-            cells += practised(cell, day)
+            continue
+        code.pop(0)  # what is left comes later
+        if cell.source.endswith("%load_ext live"):
+            continue
+        cell.outputs, cell.execution_count = [], None
+        cells += practised(cell, day, code)
     cells.append(new_code_cell(PROGRESS.format(day=day)))
     for number, cell in enumerate(cells):
         cell.id = f"{day}-practice-{number:03}"
@@ -93,8 +106,10 @@ def practice(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def practised(cell: nbformat.NotebookNode, day: str) -> list[nbformat.NotebookNode]:
-    """What stands in practice for a code cell of the book."""
+def practised(
+    cell: nbformat.NotebookNode, day: str, later: list[str] = ()
+) -> list[nbformat.NotebookNode]:
+    """What stands in practice for a code cell of the book, of which `later` are those below."""
     tags = cell.metadata.get("tags", [])
     header = HEADER.match(cell.source + "\n")
     if header and header[1] != HARNESS and "given" not in tags:
@@ -111,8 +126,11 @@ def practised(cell: nbformat.NotebookNode, day: str) -> list[nbformat.NotebookNo
         # JupyterLab shows a folded cell's first line, and a failing one shows the rest.
         rest = without_asserts(cell.source)
         if "remove-cell" in tags and rest != cell.source:
-            rest = re.sub(r"\A#.*", UNCHECKED, rest)
+            # What the checks alone used may be a solution.
+            rest = re.sub(r"\A#.*", UNCHECKED, rest) if needed(rest, later) else ""
         cell.source = rest
+    if "comparison" in tags:
+        cell.source = REFUSES + cell.source
     return [cell] if cell.source.strip() else []
 
 
@@ -120,40 +138,6 @@ def hint(module: str, name: str) -> str:
     """The steps to a function, numbered."""
     steps = hints().get(module, {}).get(name, [])
     return "\n".join([f"`{name}`", "", *(f"{i}. {s}" for i, s in enumerate(steps, 1))])
-
-
-def without_asserts(source: str) -> str:
-    """Code without its assert statements, and without blocks that hold nothing else."""
-    lines = source.split("\n")
-    for first, last in reversed(asserts(ast.parse(source).body)):
-        del lines[first - 1 : last]
-    rest = "\n".join(lines).strip("\n")
-    return rest if ast.parse(rest).body else ""  # what is left may be comments
-
-
-def asserts(nodes: list[ast.stmt]) -> list[tuple[int, int]]:
-    """Where statements that only assert stand: first and last line."""
-    found = []
-    for node in nodes:
-        blocks = []
-        if isinstance(node, ast.For | ast.While | ast.If | ast.With):
-            blocks = [block for block in (node.body, getattr(node, "orelse", [])) if block]
-        inside = [asserts(block) for block in blocks]
-        empty = [len(part) == len(block) for part, block in zip(inside, blocks, strict=True)]
-        if is_assert(node) or (blocks and all(empty)):
-            found.append((node.lineno, node.end_lineno))
-        else:  # a block cannot be left with nothing in it
-            found += [
-                at for part, gone in zip(inside, empty, strict=True) if not gone for at in part
-            ]
-    return found
-
-
-def is_assert(node: ast.stmt) -> bool:
-    """Whether a statement only asserts, as torch.testing.assert_close does."""
-    call = getattr(node, "value", None)
-    name = getattr(call.func, "attr", "") if isinstance(call, ast.Call) else ""
-    return isinstance(node, ast.Assert) or (isinstance(node, ast.Expr) and name[:7] == "assert_")
 
 
 def fold(summary: str, text: str) -> str:

@@ -7,6 +7,8 @@ from judging import DEFAULTS, complaint, defaults
 from torch import nn
 
 from nanoserve.checks.common import agree, alike, attempt, holds, must_raise, stack
+from nanoserve.checks.loader_memory import check_filled
+from nanoserve.checks.made import empty_model
 from nanoserve.config import ModelConfig
 
 NAN = float("nan")
@@ -148,6 +150,18 @@ def test_stack_makes_each_block_anew():
     assert set(names) < set(model.state_dict())
     assert len({p.data_ptr() for p in model.parameters()}) == 3 * 3
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_check_filled_tells_what_was_never_copied():
+    model = empty_model({"head": (3, 2), "norm": (2,)}, value=1.0)
+    check_filled("here", model)
+    model.head.data[1, 0] = NAN
+    check_filled("here", model)  # one number of a row is for the comparison
+    model.head.data[1:] = NAN
+    text = complaint(check_filled, "here", model)
+    assert "nothing was copied into 2 of 3 rows of head, row 1 the first" in text
+    model.head.data[:] = NAN
+    assert "here: nothing was copied into head," in complaint(check_filled, "here", model)
 
 
 def test_nothing_depends_on_torchs_defaults():

@@ -31,8 +31,11 @@ def cells(folder: Path, day: str) -> list:
 
 def open_text(folder: Path, day: str) -> str:
     """All of a practice notebook but what opens on a click."""
-    text = "\n".join(cell.source for cell in cells(folder, day))
-    return re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL)
+    return re.sub(r"<details>.*?</details>", "", all_text(folder, day), flags=re.DOTALL)
+
+
+def all_text(folder: Path, day: str) -> str:
+    return "\n".join(cell.source for cell in cells(folder, day))
 
 
 @pytest.mark.parametrize("day", DAYS)
@@ -90,8 +93,26 @@ def test_checks_of_the_pages_numbers_are_left_out():
     assert without_asserts("# What the page says, checked.\nassert a == 1") == ""
     cell = nbformat.v4.new_code_cell("assert 1 == 1", metadata={"tags": ["remove-cell"]})
     assert practised(cell, "day05") == []
-    cell.source = "# The page checks its text.\nassert a == 1\nb = 2  # used below"
-    assert [c.source for c in practised(cell, "day05")] == [f"{UNCHECKED}\nb = 2  # used below"]
+    cell.source = "# The page checks its text.\nassert a == 1\nb = 2"
+    kept = [f"{UNCHECKED}\nb = 2"]
+    for later, wanted in (("c = b", kept), ("b = 3\nc = b", []), ("c = 2", [])):
+        found = practised(nbformat.from_dict(dict(cell)), "day05", ["", later])
+        assert [c.source for c in found] == wanted, later
+    cell.source = "# The page checks its text.\nassert a == 1\na.clean()"
+    assert [c.source for c in practised(cell, "day05")] == [f"{UNCHECKED}\na.clean()"]
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_no_solution_of_an_exercise_is_left_in_sight(folder, day):
+    told = re.findall(r"<summary>Solution</summary>.*?</details>", all_text(folder, day), re.DOTALL)
+    solved = re.findall(r"^(def .*?)^```", "\n".join(told), re.DOTALL | re.MULTILINE)
+    endings = {ast.unparse(ast.parse(text).body[0].body[-1]) for text in solved}
+    code = [c.source for c in cells(folder, day) if c.cell_type == "code"]
+    trees = [ast.parse(re.sub(r"^%", "# %", source, flags=re.MULTILINE)) for source in code]
+    functions = [n for t in trees for n in ast.walk(t) if isinstance(n, ast.FunctionDef)]
+    for function in functions:
+        assert function.name not in ("solution", "solved")
+        assert ast.unparse(function.body[-1]) not in endings, function.name
 
 
 def test_what_is_given_stays_whole():

@@ -110,6 +110,13 @@ def test_a_board_with_nothing_written_says_so_and_counts_for_nothing(folder):
     assert day.kept()["passed"] == {}  # an old board, shown again, judges nothing
 
 
+def test_a_kernel_without_the_first_cell_is_refused_a_board(folder):
+    day = Notebook(folder, "day05")
+    _, board = day.run(day.right[1].replace("self.up_proj(x)", "x"), day.comparison)
+    assert "This kernel has not run the first cell: nothing of yours would be judged." in board
+    assert "match" not in board
+
+
 def test_module_cells_run_in_any_order_after_a_restart(folder):
     day = Notebook(folder, "day06")
     shown = day.run(day.first, *reversed(day.right), "print(Attention, causal_attention)")

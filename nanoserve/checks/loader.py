@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from nanoserve.checks.common import BF16, agree, attempt
-from nanoserve.checks.loader_memory import label, watched
+from nanoserve.checks.loader_memory import check_filled, label, watched
 from nanoserve.checks.made import FILE, HEAD, Tensors, empty_model
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.config import ModelConfig
@@ -135,6 +135,7 @@ def check_fused(board: Scoreboard, ref: Reference, names: dict[str, str]) -> Non
         part = ref.parameters[our_name(name)]
         agree(f"plan_copies of a fused map, the rows for {name}", target.shape, part.shape)
         target.copy_(part)
+    check_filled("plan_copies of a fused map, its copies carried out", model)
     for name, mine in model.named_parameters():
         values = mine.detach(), wanted[name]
         board.compare(ref, "fused qkv, gate and up", name, *values, rtol=0, atol=0)

@@ -20,7 +20,7 @@ def label(path: Path) -> str:
 
 @contextmanager
 def watched(path: Path, model: nn.Module) -> Iterator[None]:
-    """AssertionError unless the block fills `model` in place, with little memory on top.
+    """AssertionError unless the block fills `model`, made of NaN, in place, with little memory.
 
     Its parameters stay the same objects, in the same places, with or without gradients as before.
     """
@@ -49,6 +49,21 @@ def watched(path: Path, model: nn.Module) -> Iterator[None]:
                 "(its object, its memory, its requires_grad)"
             )
     agree(f"{where}: the model's parameters", list(after), list(before))
+    check_filled(where, model)
+
+
+def check_filled(where: str, model: nn.Module) -> None:
+    """AssertionError where a parameter, made full of NaN, has rows that are NaN throughout."""
+    for name, parameter in model.named_parameters():
+        rows = parameter.detach().isnan().reshape(parameter.shape[0], -1).all(1)
+        if rows.all():
+            raise AssertionError(f"{where}: nothing was copied into {name}, it is NaN as before")
+        if rows.any():
+            first = rows.nonzero()[0].item()
+            raise AssertionError(
+                f"{where}: nothing was copied into {rows.sum()} of {len(rows)} rows of {name}, "
+                f"row {first} the first: they are NaN as before"
+            )
 
 
 def standing(model: nn.Module) -> dict[str, tuple]:
