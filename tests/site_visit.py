@@ -33,7 +33,8 @@ def missing() -> str | None:
     built = SITE / "searchindex.js"  # the last file that Sphinx writes
     if not built.exists():
         return "no site: make book has not run"
-    files = [path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file()]
+    found = (path for pattern in SOURCES for path in ROOT.glob(pattern) if path.is_file())
+    files = [path for path in found if path.suffix != ".pyc"]
     newest = max(files, key=lambda path: path.stat().st_mtime)
     if "NANOSERVE_SITE" not in os.environ and newest.stat().st_mtime > built.stat().st_mtime:
         return f"an old site: {newest.relative_to(ROOT)} is newer, so make book first"
