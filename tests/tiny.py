@@ -51,9 +51,11 @@ def save_tiny(
 
 
 def save_wide(folder: Path) -> LlamaForCausalLM:
-    """What no default is: fp16, in shards, untied, heads of 128, together wider than a vector."""
+    """What no default is: fp16, untied, scaled RoPE, heads of 128, together wider than a vector."""
     sizes = {"vocab_size": 300, "hidden_size": 192, "intermediate_size": 320, "head_dim": 128}
-    other = {"num_hidden_layers": 3, "tie_word_embeddings": False}
+    scaled = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0}
+    scaled |= {"high_freq_factor": 4.0, "original_max_position_embeddings": 128}
+    other = {"num_hidden_layers": 3, "tie_word_embeddings": False, "rope_parameters": scaled}
     return save_tiny(folder, torch.float16, "1MB", **sizes, **other)
 
 
