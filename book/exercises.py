@@ -63,7 +63,8 @@ def nucleus(p: list[float], top_p: float) -> dict[str, Any]:
     short = {
         (kept - 1, sum(p[: kept - 1])): f"that is below {top_p}: which token crosses the line?"
     }
-    return {"right": (kept, sum(p[:kept])), "wrong": short}
+    otherwise = f"a token is kept while the mass before it is below {top_p}"
+    return {"right": (kept, sum(p[:kept])), "wrong": short, "otherwise": otherwise}
 
 
 def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
