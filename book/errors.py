@@ -17,6 +17,7 @@ TODO = "is yours to write"  # ends what a practice notebook's blank says
 JUDGES = ("nanoserve.comparison", "nanoserve.checks")
 CALLING = str(Path("torch", "nn", "modules", "module.py"))  # torch's way into a forward
 STOPPED = "The comparison cannot go on with what your code has given it, perhaps nothing: "
+UNBORN = "__init__() call"  # ends what torch says of a module that is not set up yet
 
 
 def install(shell) -> None:
@@ -27,6 +28,9 @@ def install(shell) -> None:
             value._render_traceback_ = lambda: [told(value, shell)]
         elif hasattr(shell, "desk") and stopped(value, shell):
             value._render_traceback_ = lambda: [f"{STOPPED}{value!r}"]
+        elif hasattr(shell, "desk") and any(map(is_judge, frames(value))):
+            name = type(value).__name__
+            value._render_traceback_ = lambda: [f"{name}: {value}", *whence(value, shell)]
         elif hasattr(shell, "desk"):
             traceback = less(traceback, shell)
             for other in causes(value):
@@ -55,15 +59,28 @@ def stopped(error: Exception, shell) -> bool:
 
 def told(error: Exception, shell) -> str:
     """The message, and where in the reader's code an error was met that the judge then took."""
-    lines = [str(error)]
-    for cause in causes(error):
-        for frame in reversed(list(frames(cause))):
-            code = frame.tb_frame.f_code
-            if in_package(code) and not is_judge(frame) and is_readers(code, shell):
-                text = linecache.getline(code.co_filename, frame.tb_lineno).strip()
-                lines.append(f"It was raised in {name_of(code)}, at `{text}`")
-                return "\n".join(lines)
-    return "\n".join(lines)
+    places = (whence(cause, shell) for cause in causes(error))
+    return "\n".join([str(error), *next(filter(None, places), [])])
+
+
+def whence(error: BaseException, shell) -> list[str]:
+    """Where in the reader's code an error was raised, and the shapes of the tensors there."""
+    for frame in reversed(list(frames(error))):
+        code = frame.tb_frame.f_code
+        if in_package(code) and not is_judge(frame) and is_readers(code, shell):
+            text = linecache.getline(code.co_filename, frame.tb_lineno).strip()
+            lines = [f"It was raised in {name_of(code)}, at `{text}`"]
+            shapes = shapes_in(frame.tb_frame.f_locals)
+            lines += [f"Shapes there: {shapes}"] if shapes else []
+            bare = isinstance(error, AttributeError) and str(error).endswith(UNBORN)
+            return lines + ["Begin `__init__` with `super().__init__()`."] * bare
+    return []
+
+
+def shapes_in(names: dict) -> str:
+    """The tensors among a frame's variables, with their shapes."""
+    found = {n: x for n, x in names.items() if hasattr(x, "shape") and hasattr(x, "dtype")}
+    return ", ".join(f"{name} {[*x.shape]}" for name, x in found.items())
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -8,7 +8,7 @@ bodies, with hints (from hints.toml) and the book's own folded under each; cells
 are left out: they would show answers. What the notebooks do when they run is in desk.py.
 
 A notebook that is there already is never overwritten. The pages and pictures beside them are
-copied anew each time, so that links work.
+copied anew each time, so that links work: those to a heading name it as JupyterLab does.
 """
 
 import ast
@@ -92,6 +92,7 @@ def practice(path: Path) -> nbformat.NotebookNode:
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     for cell in notebook.cells:
         if cell.cell_type != "code":
+            cell.source = lab_links(cell.source, notebook)
             cells.append(cell)
             continue
         code.pop(0)  # what is left comes later
@@ -140,6 +141,22 @@ def hint(module: str, name: str) -> str:
     return "\n".join([f"`{name}`", "", *(f"{i}. {s}" for i, s in enumerate(steps, 1))])
 
 
+def lab_links(text: str, notebook: nbformat.NotebookNode | None = None) -> str:
+    """Text whose links to a heading are JupyterLab's: `#Top-p`, where the book has `#top-p`."""
+
+    def anchored(link: re.Match) -> str:
+        texts = [text]
+        if link[1]:
+            texts = [(BOOK / link[1]).read_text("utf-8")]
+        elif notebook:
+            texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        names = [name for part in texts for name in re.findall(r"^#+ (.+)$", part, re.MULTILINE)]
+        slugs = {re.sub(r"[^\w -]", "", name).lower().replace(" ", "-"): name for name in names}
+        return f"]({link[1] or ''}#{slugs.get(link[2], link[2]).replace(' ', '-')})"
+
+    return re.sub(r"\]\(([\w-]+\.md)?#([\w-]+)\)", anchored, text)
+
+
 def fold(summary: str, text: str) -> str:
     """Markdown that opens on a click."""
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
@@ -152,6 +169,9 @@ def main(target: Path = ROOT / "practice") -> int:
         for path in BOOK.glob(pattern):
             if path.is_dir():
                 shutil.copytree(path, target / path.name, dirs_exist_ok=True)
+            elif path.suffix == ".md":
+                text = lab_links(path.read_text("utf-8"))
+                (target / path.name).write_text(text, "utf-8")
             else:
                 shutil.copy(path, target / path.name)
     for path in sorted(BOOK.glob("day[0-9][0-9].ipynb")):

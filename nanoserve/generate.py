@@ -131,6 +131,12 @@ class Generated:
     logprobs: list[dict[int, Logprob]] | None = None
 
 
+def eos_ids(config: ModelConfig) -> tuple[int, ...]:
+    """The ids that end a text, as config.json has them: none, or some."""
+    ids = config.eos_token_id
+    return () if ids is None else (ids,) if isinstance(ids, int) else ids
+
+
 def pieces(
     model: Llama, prompt: list[int], params: SamplingParams, most: int
 ) -> Iterator[Generated]:
@@ -156,12 +162,6 @@ def pieces(
             logprobs = [logprobs_of(logits, token, params.logprobs)]
         ids = [token]
         yield Generated([token], reason, logprobs)
-
-
-def eos_ids(config: ModelConfig) -> tuple[int, ...]:
-    """The ids that end a text, as config.json has them: none, or some."""
-    ids = config.eos_token_id
-    return () if ids is None else (ids,) if isinstance(ids, int) else ids
 
 
 def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[Generated]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from answers import check, check_function, verdict
+from exercises import nucleus, odd_width, slow_clocks, small_margins, survivors
 
 TAKEN = {
     "a number as text": ("14", 14),
@@ -62,6 +63,22 @@ def test_another_answer_is_not(case):
     said = verdict(*case[:2], within=(*case, 0.0)[2])
     assert said.startswith("not yet")
     assert not isinstance(case[1], int) or str(case[1]) not in said or isinstance(case[1], bool)
+
+
+def test_right_answers_that_their_cells_do_not_show():
+    by_hand = {
+        "12": slow_clocks(100_000.0, 32, 8_192),
+        "11,008": odd_width(4096),
+        "0, 5, 6 and 11": survivors(12, 4),
+        "3, 0.9": nucleus([0.4, 0.3, 0.2, 0.1], 0.8),
+        "2": small_margins(torch.tensor([0.1, 0.25, 0.2, 7.0]), 0.25),
+    }
+    for answer, exercise in by_hand.items():
+        assert verdict(answer, **exercise, within=1e-5) == "right"
+        assert verdict("1", **exercise, within=1e-5) != "right"
+    assert verdict(20, **slow_clocks(100_000.0, 32, 8_192)) == "not yet: so many do finish a turn"
+    assert verdict(10_752, **odd_width(4096)) == "not yet: round up, not down"
+    assert "head 1 should read KV head 0" in verdict({0, 1, 5, 6, 11}, **survivors(12, 4))
 
 
 def test_a_wrong_answer_says_why(capsys):

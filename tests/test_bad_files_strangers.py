@@ -9,7 +9,7 @@ import broken
 import pytest
 import torch
 from broken import NORM, header_of, index_changed, refused, write
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import save_tiny
 
 from nanoserve import loader
@@ -126,3 +126,21 @@ def test_a_days_findings_are_told_together(monkeypatch):
     lines = str(told.value).split("\n- ")
     assert len(lines) > 10 and lines[0].endswith(f"{len(lines) - 1} found wrong")
     assert all("must" in line for line in lines[1:])
+
+
+WRAPPED = {  # what torch.compile, DDP, PEFT, FSDP and others leave of "model.layers.0."
+    "torch.compile": lambda name: "_orig_mod." + name,
+    "DDP": lambda name: "module." + name,
+    "PEFT": lambda name: "base_model.model." + name,
+    "FSDP": lambda name: "_fsdp_wrapped_module." + name.replace("layers.", "layers.X."),
+    "a base model": lambda name: name.removeprefix("model."),
+    "a multimodal model": lambda name: "language_model." + name,
+}
+
+
+@pytest.mark.parametrize("rename", WRAPPED.values(), ids=WRAPPED)
+def test_names_as_wrappers_leave_them(one, model, rename):
+    file = one / "model.safetensors"
+    held = {rename(name): tensor for name, tensor in load_file(file).items()}
+    save_file(held, file, metadata={"format": "pt"})
+    refused(model, one, "missing", "unexpected", rename("model.layers.0.mlp.up_proj.weight"))

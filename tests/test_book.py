@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
@@ -102,6 +103,20 @@ def test_pictures_have_alternative_text(path):
 def test_the_last_code_cell_compares(path):
     cells = code_cells(path)
     assert [c for c in cells if "comparison" in c["metadata"].get("tags", [])] == cells[-1:]
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem.startswith("day")], ids=str)
+def test_the_comparison_rebinds_no_name_of_its_page(path):
+    """Who runs it, and then a cell above once more, must not meet another `path` there."""
+    *cells, comparison = ("".join(c["source"]) for c in code_cells(path))
+    page = set().union(*(bound(source) for source in cells if "%" not in source.split("\n")[-1]))
+    assert bound(comparison) & page == set()
+
+
+def bound(source: str) -> set[str]:
+    """The names that a cell gives a value to; imports are not among them."""
+    names = symtable.symtable(source, "cell", "exec").get_symbols()
+    return {s.get_name() for s in names if s.is_assigned() and not s.is_imported()}
 
 
 @pytest.mark.parametrize("name", TRACKED)

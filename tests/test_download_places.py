@@ -143,3 +143,51 @@ def test_a_checkpoint_of_an_old_commit_serves(weights, capsys):
     staging.write_stamp(weights / NAME)
     assert (weights / NAME / ".nanoserve.json").read_text() == text
     assert Llama.from_pretrained(checkpoint_path(NAME))
+
+
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 2471645608\n"
+)
+
+
+def beside_more(folder):
+    (folder / ".cache" / "huggingface" / "download").mkdir(parents=True)
+    (folder / "original").mkdir()
+    (folder / "original" / "consolidated.00.pth").write_bytes(b"x")
+
+
+def linked_into_the_cache(folder):
+    snapshot = folder.parent / "hub" / "snapshots" / "abc"
+    (folder.parent / "hub" / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted(folder.iterdir())):
+        file.rename(folder.parent / "hub" / "blobs" / str(number))
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    folder.rmdir()
+    folder.symlink_to(snapshot)
+
+
+def interrupted(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.abc.incomplete").write_bytes(b"x" * 99)
+
+
+def cloned_without_lfs(folder):
+    (folder / "model.safetensors").write_text(POINTER)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [
+        (beside_more, 0, "is complete"),
+        (linked_into_the_cache, 0, "is complete"),
+        (interrupted, 1, "has no model.safetensors"),
+        (cloned_without_lfs, 1, f"{len(POINTER)} bytes cannot have a header"),
+    ],
+)
+def test_a_checkpoint_put_there_by_hand(how, status, said, weights, capsys):
+    save_tiny(weights / NAME)
+    how(weights / NAME)
+    assert main(["download", NAME]) == status
+    told = capsys.readouterr()
+    assert said in told.out + told.err and ("move it away" in told.err) == (status == 1)

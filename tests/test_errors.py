@@ -18,6 +18,9 @@ def judge(act):
 def use(value):
     return value.shape
 
+def run(act):
+    return act()
+
 def bare():
     assert 1 == 2
 """
@@ -102,6 +105,10 @@ def test_in_practice_the_books_lines_are_not_shown(shown, reader, package):
     said = shown("outer(lambda: half('two'))")
     assert "return x / 2" in said and "outer(lambda" in said and "the book's" not in said
     assert "perhaps nothing" in shown("use(None)")
+    place = "It was raised in half, at `return x / 2`"
+    assert shown("run(lambda: half('two'))").splitlines()[1:] == [place]
+    tensors = "run(lambda: half(type('Tensor', (), {'shape': (2, 3), 'dtype': 1})()))"
+    assert shown(tensors).splitlines()[1:] == [place, "Shapes there: x [2, 3]"]
     reader.shell.desk.owns = lambda name: False
     assert "return x / 2" not in shown("judge(lambda: half('two'))")
     reader.shell.desk.gives = lambda name: name == "outer"  # it stands on the page

@@ -136,6 +136,16 @@ def test_no_answer_is_in_sight_before_it_is_given(practice, day):
     assert any(secret in opened for secret in secrets)
 
 
+def test_a_link_to_a_term_leads_to_it(practice):
+    page = practice("day06")
+    page.locator('.jp-Notebook a[href*="#Grouped-query-attention-(GQA)"]').first.click()
+    term = page.locator(".jp-MarkdownViewer h2", has_text="Grouped-query attention (GQA)").first
+    term.wait_for()
+    page.wait_for_function(
+        "node => node.getBoundingClientRect().y < 300", arg=term.element_handle()
+    )
+
+
 def test_the_book_is_trusted_and_its_tools_are_out_of_sight(browser, tmp_path):
     with served(ROOT / "book", tmp_path) as (address, said):
         page = browser.new_page(viewport={"width": 1280, "height": 900})

@@ -137,6 +137,10 @@ def test_it_begins_with_how_it_works_and_its_links_lead_somewhere(folder, day):
     links = re.findall(r"\]\(([^)\s#]+)", text) + re.findall(r'(?:src|href)="([^"#]+)', text)
     links = [link for link in links if "://" not in link]
     assert links and [link for link in links if not (folder / link).exists()] == []
+    for file, anchor in re.findall(r"\]\(([\w-]+\.md)?#((?:[^()]|\([^)]*\))*)\)", text):
+        target = (folder / file).read_text("utf-8") if file else text
+        headings = re.findall(r"^#+ (.+)$", target, re.MULTILINE)
+        assert anchor in [heading.replace(" ", "-") for heading in headings], "JupyterLab's name"
     used = re.findall(r'"((?:_static|figures)/[^"]+|[\w-]+\.mplstyle)"', str(rest))
     used += [name for name in re.findall(r"[\w-]+\.json", str(rest)) if (BOOK / name).exists()]
     assert [name for name in used if not (folder / name).exists()] == []

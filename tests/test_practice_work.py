@@ -131,12 +131,15 @@ def test_only_the_readers_own_lines_are_in_a_traceback(folder):
     use += "from nanoserve.checkpoints import TWIN, checkpoint_path\n"
     use += "m = Llama.from_pretrained(checkpoint_path(TWIN))\nm(torch.zeros(1, 2).long())"
     silent = day.right[1].replace("return self.down", "self.down")
-    cells = mine, use, day.comparison, silent, day.comparison
-    *_, shown, judged, _, none = day.run(day.first, day.right[0], *cells)
+    bare = day.right[1].replace("super().__init__()", "pass")
+    cells = mine, use, day.comparison, silent, day.comparison, bare, day.comparison
+    *_, shown, judged, _, none, _, unborn = day.run(day.first, day.right[0], *cells)
     assert "has no attribute 'up'" in shown and "self.up(x)" in shown and "m(torch" in shown
     assert "self.attn(" not in shown and "self.mlp(" not in shown and "_call_impl" not in shown
     assert "It was raised in SwiGLU.forward, at `" in judged and "---" not in judged
     assert "blocks.0.mlp (MLP, fp32): nanoserve gives None, and a tensor is wanted" in none
+    assert "It was raised in SwiGLU.__init__, at `self.gate_proj = " in unborn
+    assert "Begin `__init__` with `super().__init__()`." in unborn and "---" not in unborn
 
 
 def put(folder: Path, day: str, **kept) -> None:

@@ -1,7 +1,7 @@
 """The KV cache held against HuggingFace's, and against no cache: Day 10."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from torch import nn
 
 from nanoserve.cache import KVCache
 from nanoserve.checks.cache_places import check_places
+from nanoserve.checks.cache_reading import poison, poisoned, read, same
 from nanoserve.checks.common import F32, agree, attempt, holds
 from nanoserve.checks.generating_cached import check_generate
 from nanoserve.checks.model import VARIANTS, make, tokens
@@ -36,41 +37,6 @@ def by_largest(
     board.compare(path, what, name, mine / largest, theirs / largest, rtol=0)
 
 
-def same(mine: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether scores are within 1e-5 of the largest."""
-    return torch.allclose(mine, wanted, rtol=0, atol=1e-5 * wanted.abs().max().item())
-
-
-def poisoned(model: Llama, B: int, room: int) -> KVCache:
-    """A cache with NaN in every place: what is read before it is written shows."""
-    weight = model.embed.weight
-    cache = attempt("KVCache", KVCache, model.config, B, room, weight.dtype, weight.device)
-    poison(cache, 0)
-    return cache
-
-
-def poison(cache: KVCache, start: int) -> None:
-    """NaN in every place from `start` on."""
-    for held in (cache.k, cache.v):
-        held[:, :, :, start:] = torch.nan
-
-
-@torch.inference_mode()
-def read(model: Llama, cache: KVCache, ids: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """The scores (B, T, V) of ids (B, T), in passes of these sizes, behind what `cache` holds."""
-    scores = []
-    for part in ids.split(list(sizes), 1):
-        start, T = cache.length, part.shape[1]
-        what = f"a pass of {T} tokens behind {start}"
-        places = torch.arange(start, start + T)
-        x = attempt(what, model, part, places, attempt("attends", cache.attends))
-        agree(f"length before advance, in {what}", cache.length, start)
-        attempt(f"advance({T})", cache.advance, T)
-        agree(f"length after {what}", cache.length, start + T)
-        scores.append(model.logits(x))
-    return torch.cat(scores, 1)
-
-
 def in_chunks(T: int) -> Iterator[tuple[str, list[int]]]:
     """Ways to cut T tokens into passes."""
     yield "whole", [T]
@@ -95,6 +61,8 @@ def check_cache(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama, 
 
     def hold(how: str, scores: torch.Tensor, start: int = 0) -> None:
         name, largest = f"{B} x {T} tokens {how}", wanted.abs().max()
+        early = "no place may be read before it is written; until then it holds NaN"
+        holds(f"{name}: {early}", not scores.isnan().any().item(), "there is NaN in the scores")
         by_largest(board, path, "scores", name, scores, wanted[:, start:], largest)
         for what, (held, theirs) in layers.items():
             largest = max(layer.abs().max() for layer in theirs)

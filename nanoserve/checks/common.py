@@ -86,6 +86,12 @@ def must_raise(error: type[Exception], what: str, act: Callable, *inputs: Any, *
     raise AssertionError(f"{what}: {error.__name__} is wanted, and nothing was raised")
 
 
+def tells(what: str, said: str, words: list) -> None:
+    """AssertionError unless a refusal's message `said` has each of these words or numbers."""
+    untold = ", ".join(str(word) for word in words if str(word) not in said)
+    holds(f"{what}: the message must tell of {untold}", not untold, f"it is {said!r}")
+
+
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors have one dtype, shape and device, and the same values.
 

@@ -1,6 +1,5 @@
 """Greedy generation held against HuggingFace's own `generate`: Day 8."""
 
-import json
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,17 +9,22 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from nanoserve.checkpoints.headers import CheckpointError
-from nanoserve.checks.common import BF16, F32, agree, attempt, holds, must_raise
+from nanoserve.checks.common import BF16, F32, agree, attempt, holds
+from nanoserve.checks.generating_edges import (
+    CONTEXT,
+    check_context,
+    check_refusals,
+    check_stop_files,
+    check_ties,
+)
 from nanoserve.checks.model import VARIANTS, VOCAB, make, tokens
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.config import ModelConfig
-from nanoserve.generate import greedy, stop_ids
+from nanoserve.generate import greedy
 from nanoserve.model import Llama
 from nanoserve.reference import transformers
 
-CONTEXT = 65  # of the made models; one more than RoPE was stretched from
 # Text, the most new tokens, and stop ids: several for some, and the last text ends by itself, with
 # a full stop (id 30).
 TEXTS = (
@@ -169,79 +173,3 @@ def check_no_graph(model: Llama, prompt: list[int]) -> None:
         attempt("greedy of a model that is trained", greedy, model, prompt, 2)
     model.requires_grad_(False)
     holds("no step may be kept for a gradient", not any(x.requires_grad for x in given))
-
-
-def check_context(model: Llama) -> None:
-    """The context may be filled to its last place, and no further."""
-    prompt = tokens(1, CONTEXT - 4)[0].tolist()
-    agree("new ids that fill the context", len(attempt("greedy", greedy, model, prompt, 4)), 4)
-    must_raise(ValueError, "five ids where four fit", greedy, model, prompt, 5)
-
-
-def check_refusals(model: Llama) -> None:
-    """What is refused, before the model is run; the message names it."""
-    runs = []
-    hook = model.register_forward_hook(lambda *_: runs.append(1))
-    for what, prompt, most, words in (
-        ("an empty prompt", [], 1, ["empty"]),
-        ("an id past the vocabulary", [1, VOCAB], 1, ["1", str(VOCAB), "vocabulary"]),
-        ("a negative id", [3, 1, -1], 1, ["2", "-1"]),
-        ("an id that is no int", [1, 1.5], 1, ["1.5"]),
-        ("an id that is a bool", [True], 1, ["True"]),
-        ("max_tokens 0", [1], 0, ["max_tokens", "0"]),
-        ("max_tokens below 0", [1], -1, ["max_tokens", "-1"]),
-        ("max_tokens 1.0", [1], 1.0, ["max_tokens", "1.0"]),
-        ("max_tokens True", [1], True, ["max_tokens", "True"]),
-        ("a text past the context", [1] * 30, 36, ["66", "65"]),
-    ):
-        said = must_raise(ValueError, what, greedy, model, prompt, most)
-        untold = [word for word in words if word not in said]
-        agree(f"{what}: untold in {said!r}", untold, [])
-    hook.remove()
-    agree("runs of the model for what is refused", runs, [])
-
-
-def check_ties(model: Llama) -> None:
-    """Of two equal best scores the lower id is taken."""
-    prompt, head = tokens(1, 5)[0].tolist(), model.logits
-    for low, high in ((0, VOCAB - 1), (7, 8), (30, 59)):
-
-        def tied(x: torch.Tensor, pair=(low, high)) -> torch.Tensor:
-            scores = head(x)
-            return scores.index_fill(-1, torch.tensor(pair), scores.max().item() + 1)
-
-        model.logits = tied
-        mine = attempt("greedy with a tie", greedy, model, prompt, 2)
-        del model.logits
-        agree(f"ids where {low} and {high} tie for the best", mine, [low, low])
-
-
-def check_stop_files(path: Path) -> None:
-    """Stop ids from generation_config.json, else from config.json; one, several, or none."""
-    config, other = path / "config.json", path / "generation_config.json"
-    text = config.read_text("utf-8")
-    for first, second, wanted in (
-        (7, None, (7,)),
-        ([7, 9, 0], None, (7, 9, 0)),
-        (7, {"eos_token_id": 9}, (9,)),
-        (7, {"eos_token_id": [9, 7, 0]}, (9, 7, 0)),
-        ([7, 9], {"bos_token_id": 1}, (7, 9)),
-        (7, {"eos_token_id": None}, (7,)),
-        (7, {"eos_token_id": 0}, (0,)),
-        (None, {}, ()),
-        (7, {"eos_token_id": "9"}, None),
-        (7, {"eos_token_id": 2.0}, None),
-        (7, {"eos_token_id": {}}, None),
-        (7, [], None),
-    ):
-        config.write_text(json.dumps(json.loads(text) | {"eos_token_id": first}), "utf-8")
-        other.unlink(missing_ok=True)
-        if second is not None:
-            other.write_text(json.dumps(second), "utf-8")
-        what = f"stop ids where config.json says {first} and generation_config.json {second}"
-        if wanted is None:
-            must_raise(CheckpointError, what, stop_ids, path)
-        else:
-            agree(what, attempt("stop_ids", stop_ids, path), wanted)
-    config.write_text(text, "utf-8")
-    other.unlink()

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from nanoserve.checks.common import BF16, agree, attempt
+from nanoserve.checks.common import BF16, agree, attempt, holds
 from nanoserve.checks.loader_memory import check_filled, label, watched
 from nanoserve.checks.made import FILE, HEAD, Tensors, empty_model
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.config import ModelConfig
-from nanoserve.loader import key_map, load_weights, plan_copies, read_index
+from nanoserve.loader import key_map, load_weights, plan_copies, read_index, read_tensor
 from nanoserve.reference import Reference, our_name
 
 
@@ -72,6 +72,13 @@ def check_index(path: Path) -> set[str]:
         found = info.file.name, info.shape, info.end - info.start
         wanted = file.name, tuple(tensor.shape), tensor.nbytes
         agree(f"read_index, {where}, {name}: file, shape, bytes", found, wanted)
+        kind = getattr(
+            attempt(f"read_tensor, {where}, {name}", read_tensor, name, index), "dtype", None
+        )
+        as_stored = (
+            f"read_tensor, {where}: {name} must come in the dtype of its file, {tensor.dtype}"
+        )
+        holds(as_stored, kind == tensor.dtype, f"it came as {kind}")
     return set(held)
 
 

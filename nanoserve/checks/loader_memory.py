@@ -39,7 +39,7 @@ def watched(path: Path, model: nn.Module) -> Iterator[None]:
         if rise > allowed:
             raise AssertionError(
                 f"{where}: memory {kind} may rise by the largest tensor, {allowed} bytes, "
-                f"and rose by {rise}"
+                f"and rose by {rise}: is a tensor cast or copied, or kept after its turn?"
             )
     after = standing(model)
     for name, stood in before.items():

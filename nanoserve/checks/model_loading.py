@@ -4,12 +4,14 @@ import tempfile
 import warnings
 from copy import deepcopy
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from nanoserve.checks.common import BF16, F16, F32, agree, attempt, holds, must_raise
+from nanoserve.checks.loader_memory import label
 from nanoserve.comparison import compare
 from nanoserve.loader import key_map
 from nanoserve.model import Llama
@@ -20,7 +22,9 @@ LOADS = ((None, F32), (0, F32), (1, BF16), (2, F16))  # num_blocks and dtype
 
 def load(path: PathLike, **asked: Any) -> Llama:
     """Our model of the checkpoint, checked. What is not asked for has its default."""
-    model = attempt(f"{path}, {asked}", Llama.from_pretrained, path, **asked)
+    given = "".join(f", {name}={value}" for name, value in asked.items())
+    what = f"Llama.from_pretrained({label(Path(path))}{given})"
+    model = attempt(what, Llama.from_pretrained, path, **asked)
     check_loaded(model, asked.get("num_blocks"), asked.get("dtype", F32))
     return model
 

@@ -1,5 +1,6 @@
 """What known mistakes make of RoPE, so that a comparison can name them: Days 4 and 6."""
 
+import math
 from copy import deepcopy
 
 import torch
@@ -31,7 +32,26 @@ def speed_slips(rotary: modeling_llama.LlamaRotaryEmbedding) -> Lookalikes:
     def speeds(changed: dict):
         return lambda: other_rotary(rotary, **changed).inv_freq
 
-    return {f"the speeds {name}": speeds(changed) for name, changed in OTHER_SPEEDS.items()}
+    return {
+        "the speeds without the clamp: share outside of 0 to 1": lambda: made(rotary, clamp=False),
+        **{f"the speeds {name}": speeds(changed) for name, changed in OTHER_SPEEDS.items()},
+    }
+
+
+def made(
+    rotary: modeling_llama.LlamaRotaryEmbedding, clamp: bool = True, flipped: bool = False
+) -> torch.Tensor:
+    """Frequencies (D/2,), slipped: shares not clamped, or theta**-x for 1 / theta**x."""
+    rope, D = rotary.config.rope_parameters, 2 * len(rotary.inv_freq)
+    x = torch.arange(0, D, 2, device="cpu", dtype=torch.float32) / D
+    w = rope["rope_theta"] ** -x if flipped else 1.0 / rope["rope_theta"] ** x
+    if rope["rope_type"] != "llama3":
+        return w
+    turns = rope["original_max_position_embeddings"] / (2 * math.pi / w)
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    share = (turns - low) / (high - low)
+    share = share.clamp(0, 1) if clamp else share
+    return (1 - share) * w / rope["factor"] + share * w
 
 
 def table_slips(
@@ -46,6 +66,12 @@ def table_slips(
     def at(changed: dict):
         return lambda: table(rotary=other_rotary(rotary, **changed))
 
+    def flipped() -> torch.Tensor:
+        half = positions[..., None].float() * made(rotary, flipped=True)
+        return (
+            torch.cat([half, half], -1).cos() if which == 0 else torch.cat([half, half], -1).sin()
+        )
+
     def twice() -> torch.Tensor:
         full = table()
         return full[..., : full.shape[-1] // 2].repeat_interleave(2, -1)
@@ -56,6 +82,7 @@ def table_slips(
         "the table whose rows all start at 0": lambda: table(positions - positions[..., :1]),
         "the first row's table in every row": lambda: table(positions[:1].expand_as(positions)),
         "the table with each angle twice in a row, not once in each half": twice,
+        "the table from theta**-x, whose last bits are not those of 1 / theta**x": flipped,
         "the table rounded to bf16": lambda: table().bfloat16().float(),
         **{f"the table {name}": at(changed) for name, changed in OTHER_SPEEDS.items()},
     }

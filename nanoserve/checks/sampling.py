@@ -156,9 +156,13 @@ def check_fields(board: Scoreboard) -> None:
             {*ids} & {*range(97)},
         )
     half = rows.to(BF16)
-    many = [SamplingParams(temperature=0.7, top_p=0.9)] * len(rows), [([], [])] * len(rows)
-    mine, wanted = process(half, *many), process(half.float(), *many)
-    compare_scores(board, None, "bf16 scores", "bf16 scores", mine, wanted)
+    for params in (
+        SamplingParams(temperature=0.7, top_p=0.9),
+        SamplingParams(repetition_penalty=1.3),
+    ):
+        many = [params] * len(rows), [([*range(60)], [9])] * len(rows)
+        mine, wanted = process(half, *many), process(half.float(), *many)
+        compare_scores(board, None, "bf16 scores", "bf16 scores", mine, wanted)
     for counts, name in (((2, 1, 1), "params"), ((1, 2, 1), "params"), ((1, 1, 2), "histories")):
         wrong = rows[: counts[0]], [SamplingParams()] * counts[1], told * counts[2]
         said = must_raise(ValueError, f"rows, params, histories {counts}", process, *wrong)

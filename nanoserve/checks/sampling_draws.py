@@ -45,6 +45,8 @@ def forced(scores: torch.Tensor, points: Sequence[float]) -> list[int]:
         many = scores.expand(len(points), -1).clone()
         drawn = attempt("sample", sample, many, range(len(points)), [0] * len(points))
     holds("sample must give (N,) whole numbers", drawn.dtype == torch.int64 and drawn.ndim == 1)
+    most = drawn.max().item()
+    holds(f"sample must give ids of {len(scores)} scores", most < len(scores), f"it gave {most}")
     return drawn.tolist()
 
 

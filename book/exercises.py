@@ -1,0 +1,80 @@
+"""Exercises whose cell would give the answer away: what is right, and what is said of a wrong one.
+
+from answers import check
+from exercises import odd_width
+
+check(answer, **odd_width(hidden_size=4096))
+"""
+
+import math
+from typing import Any
+
+import torch
+
+
+def slow_clocks(theta: float, pairs: int, context: int) -> dict[str, Any]:
+    """How many of RoPE's pairs finish no turn in the context: Day 4."""
+    speeds = theta ** (-torch.arange(pairs) / pairs)
+    right = (context * speeds < 2 * math.pi).sum().item()
+    radians = (context * speeds < 1).sum().item()
+    wrong = {
+        pairs - right: "so many do finish a turn",
+        radians: "a turn is 2 pi radians, not 1",
+    }
+    otherwise = f"a turn takes 2 pi / w_i tokens: for how many i over {context:,}?"
+    return {"right": right, "wrong": wrong, "otherwise": otherwise}
+
+
+def odd_width(hidden_size: int) -> dict[str, Any]:
+    """Two thirds of four times the width, up to a multiple of 256: Day 5."""
+    plain = 4 * hidden_size
+
+    def wrong(n: int) -> str:
+        if n % 256:
+            return "that is no multiple of 256"
+        down = "round up, not down"
+        return down if 3 * n < 2 * plain else "a smaller multiple of 256 is enough"
+
+    return {"right": -(-2 * plain // (3 * 256)) * 256, "wrong": wrong}
+
+
+def survivors(heads: int, kv_heads: int) -> dict[str, Any]:
+    """Query heads that read their own KV head where these are tiled: Day 6."""
+    groups = heads // kv_heads
+    reads = {h: (h // groups, h % kv_heads) for h in range(heads)}
+    wrong = {
+        h: f"head {h} should read KV head {own}, and tiled it reads {tiled}"
+        for h, (own, tiled) in reads.items()
+        if own != tiled
+    }
+    return {"right": reads.keys() - wrong.keys(), "wrong": wrong}
+
+
+def small_margins(margin: torch.Tensor, steps: float) -> dict[str, Any]:
+    """How many margins are below so much: Day 8."""
+    right = (margin < steps).sum().item()
+    return {"right": right, "wrong": lambda n: "too many" if n > right else "too few"}
+
+
+def nucleus(p: list[float], top_p: float) -> dict[str, Any]:
+    """How many of these probabilities, largest first, top-p keeps, and their sum: Day 9."""
+    before = [sum(p[:i]) for i in range(len(p))]
+    kept = sum(b < top_p for b in before)
+    short = {
+        (kept - 1, sum(p[: kept - 1])): f"that is below {top_p}: which token crosses the line?"
+    }
+    otherwise = f"a token is kept while the mass before it is below {top_p}"
+    return {"right": (kept, sum(p[:kept])), "wrong": short, "otherwise": otherwise}
+
+
+def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
+    """The number of tokens whose cache weighs what the model does: Day 10."""
+    per_token = config.kv_cache_bytes_per_token(dtype)
+    right = dtype.itemsize * config.num_parameters / per_token
+
+    def wrong(n: float) -> str:
+        if abs(n / right - 2) < 0.02:
+            return "bytes a token are the same in K and in V: count both"
+        return "too many" if n > right else "too few"
+
+    return {"right": right, "wrong": wrong}
