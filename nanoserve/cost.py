@@ -31,14 +31,14 @@ def step_cost(
     weight_bits: int = 32,
     cache_bits: int = 32,
 ) -> dict[str, Cost]:
-    """What one pass over `batch` texts costs: "blocks", "attention", "head".
+    """What one pass over `batch` texts costs, part by part.
 
     In each text `new` tokens are read, the last of `context` (of `new`,
     if not given), and `scored` of them go through the head. A decode
-    step has new 1, a prefill new = context. "blocks" are their matrices
-    and all norms; "attention" reads the cache. Left out: activations,
-    rows of the embedding, and operations outside of matrix products.
-    ValueError for numbers that make no step.
+    step has new 1, a prefill new = context. The parts: "blocks" (their
+    matrices, and all norms), "attention" (with the cache), "head". Left
+    out: activations, rows of the embedding, and all operations outside
+    of matrix products. ValueError for numbers that make no step.
     """
     context = new if context is None else context
     check_step(batch, new, context, scored, weight_bits, cache_bits)
@@ -50,11 +50,17 @@ def step_cost(
     matrices = held - (2 * layers + 1) * C  # a norm is no product
     pairs = batch * new * context  # of a query and a key, in each head
     cached = 2 * batch * context * K * D * layers  # keys and values
-    return {
-        "blocks": Cost(2 * matrices * batch * new, held * weight_bits // 8),
-        "attention": Cost(4 * pairs * H * D * layers, cached * cache_bits // 8),
-        "head": Cost(2 * table * batch * scored, table * weight_bits // 8),
+    flops = {
+        "blocks": 2 * matrices * batch * new,
+        "attention": 4 * pairs * H * D * layers,
+        "head": 2 * table * batch * scored,
     }
+    bits = {
+        "blocks": held * weight_bits,
+        "attention": cached * cache_bits,
+        "head": table * weight_bits,
+    }
+    return {part: Cost(flops[part], bits[part] // 8) for part in flops}
 
 
 def check_step(
@@ -137,5 +143,6 @@ def measure(
         x = torch.ones(rows, 1024, dtype=torch.float32)
         return lambda: [product(x, w) for w in weights[:matrices]]
 
-    read, done = weights.nbytes, 2 * 256 * weights[:8].numel()
-    return Machine(read / seconds(work(1, 64)), done / seconds(work(256, 8)))
+    bandwidth = weights.nbytes / seconds(work(1, 64))
+    done = 2 * 256 * weights[:8].numel()  # operations
+    return Machine(bandwidth, done / seconds(work(256, 8)))

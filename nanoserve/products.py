@@ -20,7 +20,7 @@ def onednn_linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     gradients; by torch's own everywhere else.
     """
     learns = x.requires_grad or weight.requires_grad
-    if not plain(x, weight) or (learns and torch.is_grad_enabled()):
+    if not suits(x, weight) or (learns and torch.is_grad_enabled()):
         return linear(x, weight)
     return ONEDNN(x, weight, None, "none", [], "")
 
@@ -32,7 +32,7 @@ class OneDNNLinear(Linear):
         return onednn_linear(x, self.weight)
 
 
-def plain(*tensors: torch.Tensor) -> bool:
+def suits(*tensors: torch.Tensor) -> bool:
     """Whether oneDNN is there, and these are for it: fp32, on the CPU."""
     return (
         ONEDNN is not None
@@ -49,7 +49,7 @@ def use_onednn(model: Llama, on: bool = True) -> bool:
     are neither copied nor moved. Nothing changes where oneDNN is not
     there or the parameters are not all float32 on the CPU.
     """
-    on = on and plain(*model.parameters())
+    on = on and suits(*model.parameters())
     model.product = onednn_linear if on else linear
     for layer in model.modules():
         if type(layer) in (Linear, OneDNNLinear):
