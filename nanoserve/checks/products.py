@@ -3,28 +3,28 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanoserve.checks.caching import by_largest
-from nanoserve.checks.common import BF16, F32, F64, agree, attempt, holds
+from nanoserve.checks.common import F32, agree, attempt, holds
 from nanoserve.checks.model import VARIANTS, make, tokens
 from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard, compare
-from nanoserve.layers import Linear
+from nanoserve.checks.products_switch import (
+    THERE,
+    check_one_product,
+    check_own_kind,
+    check_switch,
+)
+from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.model import Llama
-from nanoserve.products import ONEDNN, onednn_linear, use_onednn
+from nanoserve.products import use_onednn
 from nanoserve.reference import prompt
 
-THERE = torch.backends.mkldnn.is_available() and ONEDNN is not None
 ROWS = ((1, 1), (1, 2), (3, 1), (1, 16), (3, 11))  # texts and tokens: 1, 2, 3, 16 and 33 rows
-WIDTHS = ((64, 96), (576, 192), (24, 61), (1, 1))  # in and out
-KINDS = ((1,), (2,), (3,), (16,), (33,), (2, 5), (0,), ())  # what stands before the width
 
 
 class Products(TorchDispatchMode):
@@ -82,79 +82,6 @@ def check_products(board: Scoreboard, path: Path, theirs: nn.Module, model: Llam
     holds("off must be to the bit what was before", model.logits(model(ids[:1, :2])).equal(before))
 
 
-def check_one_product() -> None:
-    """`onednn_linear` on its own: shapes, layouts, dtypes, other devices, gradients."""
-    seeded = torch.Generator().manual_seed(0)
-
-    def made(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=seeded)
-
-    def same(what: str, x: torch.Tensor, weight: torch.Tensor) -> None:
-        mine, right = attempt(what, onednn_linear, x, weight), linear(x, weight)
-        agree(f"{what}: shape", [*mine.shape], [*right.shape])
-        if right.numel() and not right.is_meta:
-            largest = right.abs().max()
-            compare(what, mine / largest, right / largest, rtol=0)
-
-    for width, out in WIDTHS:
-        weight = made(out, width)
-        for before in KINDS:
-            same(f"{[*before, width]} by {[out, width]}", made(*before, width), weight)
-        same("rows that lie apart", made(3, 2 * width)[:, ::2], weight)
-        same("rows that are columns", made(width, 3).T, weight)
-        same("a weight that is a transpose", made(3, width), made(width, out).T)
-        same("a weight that is a part", made(3, width), made(2 * out, width)[::2])
-        for dtype in (F64, BF16):
-            same(f"in {dtype}", made(3, width).to(dtype), weight.to(dtype))
-        same("on the meta device", made(3, width).to("meta"), weight.to("meta"))
-    check_gradient(made(3, 24), made(61, 24))
-
-
-@torch.enable_grad()
-def check_gradient(x: torch.Tensor, weight: torch.Tensor) -> None:
-    """Where a gradient is wanted it is torch's own."""
-    for learns in ("x", "weight"):
-        found = []
-        for product in (onednn_linear, linear):
-            given = {"x": x.clone(), "weight": weight.clone()}
-            given[learns].requires_grad_()
-            result = product(given["x"], given["weight"])
-            holds(f"a product must have a gradient for {learns}", result.requires_grad)
-            result.square().sum().backward()
-            found.append(given[learns].grad)
-        compare(f"gradient of {learns}", *found)
-
-
-def check_switch(model: Llama) -> None:
-    """On twice, off twice; a copy has weights of its own; other dtypes are left alone."""
-    ids = tokens(2, 5)
-    with torch.inference_mode():
-        before = model.logits(model(ids))
-    kinds = [type(module) for module in model.modules()]
-    for on in (True, True, False, False):
-        agree(f"use_onednn, {on}", use_onednn(model, on), on and THERE)
-        swapped = [m for m in model.modules() if isinstance(m, Linear) and type(m) is not Linear]
-        holds("on must change every Linear, off none", bool(swapped) == (on and THERE))
-    agree("the kinds of modules after off", [type(m) for m in model.modules()], kinds)
-    use_onednn(model)
-    twin = deepcopy(model)
-    with torch.inference_mode():
-        for parameter in twin.parameters():
-            parameter.zero_()
-        compare("scores after a copy was zeroed", model.logits(model(ids)), before, 1e-4, 1e-4)
-        holds("a zeroed copy must score zero", not twin.logits(twin(ids)).any().item())
-        narrow = deepcopy(model).to(BF16)
-        mine = narrow.logits(narrow(ids))
-        agree("use_onednn of a bf16 model", use_onednn(narrow), False)
-        holds("a bf16 model must be torch's own", narrow.logits(narrow(ids)).equal(mine))
-        mixed = deepcopy(model)
-        use_onednn(mixed, False)
-        mixed.blocks[-1].to(F64)
-        agree("use_onednn of a model that is partly float64", use_onednn(mixed), False)
-    agree("use_onednn on the meta device", use_onednn(deepcopy(model).to("meta")), False)
-    use_onednn(model, False)
-
-
 def check_made_products(board: Scoreboard) -> None:
     """On made models: untied heads, heads of other widths, the switch, one product alone."""
     check_one_product()
@@ -166,6 +93,7 @@ def check_made_products(board: Scoreboard) -> None:
             model = load(path)
         check_products_made(board, path, theirs, model)
         check_switch(model)
+        check_own_kind(model)
 
 
 @torch.inference_mode()
