@@ -36,6 +36,7 @@ def check_measure() -> None:
     runs = []
 
     def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        kinds.add((x.dtype, weight.dtype))
         read[weight.data_ptr()] = weight.nbytes
         rows.add(x.numel() // x.shape[-1])
         return linear(x, weight)
@@ -48,10 +49,11 @@ def check_measure() -> None:
         runs.append((max(rows), sum(read.values()), counter.get_total_flops()))
         return 2.0
 
-    read, rows = {}, set()
+    read, rows, kinds = {}, set(), set()
     machine = attempt("measure", measure, product, seconds)
     agree("what measure gives", type(machine), Machine)
     agree("works that measure times", len(runs), 2)
+    agree("dtypes that measure multiplies", kinds, {(torch.float32, torch.float32)})
     (few, nbytes, _), (many, _, flops) = sorted(runs)
     agree("rows of the work that reads", few, 1)
     holds("the work that reads must read more than a cache holds", nbytes >= 2**28, f"{nbytes}")

@@ -101,20 +101,27 @@ def check_operations(
         exactly(board, ref, "bytes of the cache", name, mine["attention"].bytes, cache.nbytes)
 
 
-def check_bytes(board: Scoreboard, path: Path, config: ModelConfig) -> None:
-    """What a step reads of the weights: the files' bytes, without an embedding of its own."""
-    stored = {}
-    for file in path.glob("*.safetensors"):
-        with safe_open(file, "pt") as opened:
-            names = opened.keys()
-            stored |= {name: opened.get_tensor(name) for name in names}
+def check_bytes(
+    board: Scoreboard, ref: Path | None, stored: dict[str, torch.Tensor], config: ModelConfig
+) -> None:
+    """What a step reads of the weights: their bytes, without an embedding that is no head."""
     tied = config.tie_word_embeddings
     head = stored["model.embed_tokens.weight" if tied else "lm_head.weight"]
     apart = {"model.embed_tokens.weight", "lm_head.weight"}
     blocks = sum(tensor.nbytes for name, tensor in stored.items() if name not in apart)
     mine = ours(config, (1, 1, 1, 1), weight_bits=8 * head.itemsize)
-    exactly(board, path, "bytes of the weights", "blocks and norms", mine["blocks"].bytes, blocks)
-    exactly(board, path, "bytes of the weights", "head", mine["head"].bytes, head.nbytes)
+    exactly(board, ref, "bytes of the weights", "blocks and norms", mine["blocks"].bytes, blocks)
+    exactly(board, ref, "bytes of the weights", "head", mine["head"].bytes, head.nbytes)
+
+
+def stored_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint's tensors as its files have them."""
+    stored = {}
+    for file in path.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            names = opened.keys()
+            stored |= {name: opened.get_tensor(name) for name in names}
+    return stored
 
 
 def check_bits(config: ModelConfig) -> None:
@@ -167,6 +174,7 @@ def check_costs(board: Scoreboard) -> None:
         theirs = transformers.LlamaConfig(**SIZES | variant)
         config = ModelConfig.from_dict(theirs.to_dict())
         check_operations(board, None, theirs, config)
+        check_bytes(board, None, their_meta_model(theirs).state_dict(), config)
         check_bits(config)
         check_refusals(config)
 
@@ -175,4 +183,4 @@ def check_cost(board: Scoreboard, path: Path) -> None:
     """Of a checkpoint: operations, bytes of its files, bytes of its cache."""
     config = ModelConfig.from_pretrained(path)
     check_operations(board, path, their_config(path), config, FEW)
-    check_bytes(board, path, config)
+    check_bytes(board, path, stored_tensors(path), config)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import F32, agree, attempt, holds
@@ -15,6 +14,7 @@ from nanoserve.checks.model import VARIANTS, make, tokens
 from nanoserve.checks.model_loading import load
 from nanoserve.checks.products_switch import (
     THERE,
+    Products,
     check_one_product,
     check_own_kind,
     check_switch,
@@ -25,20 +25,6 @@ from nanoserve.products import use_onednn
 from nanoserve.reference import prompt
 
 ROWS = ((1, 1), (1, 2), (3, 1), (1, 16), (3, 11))  # texts and tokens: 1, 2, 3, 16 and 33 rows
-
-
-class Products(TorchDispatchMode):
-    """Counts the products that are made meanwhile, by the library that makes them."""
-
-    def __init__(self):
-        super().__init__()
-        self.onednn = self.torch = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func)
-        self.onednn += "_linear_pointwise" in name
-        self.torch += name.startswith(("aten.mm", "aten.addmm", "aten.linear"))
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import torch
 from torch.nn.functional import linear
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanoserve.checks.common import BF16, F64, agree, attempt, holds
 from nanoserve.checks.model import tokens
@@ -15,6 +16,20 @@ from nanoserve.products import ONEDNN, onednn_linear, use_onednn
 THERE = torch.backends.mkldnn.is_available() and ONEDNN is not None
 WIDTHS = ((64, 96), (576, 192), (24, 61), (1, 1))  # in and out
 KINDS = ((1,), (2,), (3,), (16,), (33,), (2, 5), (0,), ())  # what stands before the width
+
+
+class Products(TorchDispatchMode):
+    """Counts the products that are made meanwhile, by the library that makes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.onednn = self.torch = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func)
+        self.onednn += "_linear_pointwise" in name
+        self.torch += name.startswith(("aten.mm", "aten.addmm", "aten.linear"))
+        return func(*args, **(kwargs or {}))
 
 
 def check_one_product() -> None:
@@ -58,6 +73,11 @@ def check_gradient(x: torch.Tensor, weight: torch.Tensor) -> None:
             result.square().sum().backward()
             found.append(given[learns].grad)
         compare(f"gradient of {learns}", *found)
+        with torch.no_grad(), Products() as made:
+            onednn_linear(**given)
+        wanted = (1, 0) if THERE else (0, 1)
+        what = f"products by oneDNN and by torch, no gradient wanted of {learns}"
+        agree(what, (made.onednn, made.torch), wanted)
 
 
 def check_switch(model: Llama) -> None:
