@@ -103,7 +103,7 @@ def runs(model: Llama, batch: int, new: int, context: int) -> Callable[[], torch
 
 @torch.inference_mode()
 def check_time(model: Llama, tries: int = 4) -> str:
-    """Whether a step and a prompt take what is predicted, within a factor of two: a sentence.
+    """Whether a step and a prompt take what is predicted, within a factor of two: a line each.
 
     On one thread, by the time that the thread itself worked, so that company on the machine does
     not count. AssertionError where a time is off by ten, which no machine explains.
@@ -128,5 +128,5 @@ def check_time(model: Llama, tries: int = 4) -> str:
             said[what] = "yes" if 0.5 <= off <= 2 else "no"
     finally:
         torch.set_num_threads(threads)
-    listed = ", ".join(f"{what} {word}" for what, word in said.items())
-    return f"measured within a factor of 2 of the predicted time: {listed}"
+    lines = (f"{what}, predicted within a factor of 2: {word}" for what, word in said.items())
+    return "\n".join(lines)

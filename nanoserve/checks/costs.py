@@ -139,7 +139,10 @@ def check_bits(config: ModelConfig) -> None:
     for part in ("blocks", "head"):
         agree(f"bytes of the {part}, of six texts", more[part].bytes, plain[part].bytes)
         agree(f"cost of the {part} at twice the context", longer[part], plain[part])
-    agree("a prefill's default context", step_cost(config, new=5), ours(config, (1, 5, 5, 1)))
+    scored = ours(config, (3, 2, 9, 2))["head"].bytes
+    agree("bytes of the head, where two rows a text are scored", scored, plain["head"].bytes)
+    mine = attempt("step_cost with new 5", step_cost, config, new=5)
+    agree("a prompt's cost, its context not given", mine, ours(config, (1, 5, 5, 1)))
 
 
 def check_refusals(config: ModelConfig) -> None:

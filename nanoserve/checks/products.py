@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import F32, agree, attempt, holds
+from nanoserve.checks.costs import exactly
 from nanoserve.checks.model import VARIANTS, make, tokens
 from nanoserve.checks.model_loading import load
 from nanoserve.checks.products_switch import (
@@ -20,6 +22,7 @@ from nanoserve.checks.products_switch import (
     check_switch,
 )
 from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.cost import step_cost
 from nanoserve.model import Llama
 from nanoserve.products import use_onednn
 from nanoserve.reference import prompt
@@ -42,13 +45,21 @@ def onednn(model: Llama, name: str) -> Iterator[None]:
 
 @torch.inference_mode()
 def check_products(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama) -> None:
-    """Every block's output and the scores, at several numbers of rows; then torch's own again."""
+    """Every block's output and the scores, at several numbers of rows; then torch's own again.
+
+    HuggingFace's operations are counted as they run: those on the meta device are no others.
+    """
     ids, _ = prompt(path, theirs.config)
     before = model.logits(model(ids[:1, :2]))
     with onednn(model, path.name):
         for B, T in (*ROWS, (1, ids.shape[1])):
             few = ids.flatten()[: B * T].view(B, T)
-            out = theirs(few, use_cache=False, output_hidden_states=True)
+            with FlopCounterMode(display=False) as counter:
+                out = theirs(few, use_cache=False, output_hidden_states=True)
+            counted = step_cost(model.config, batch=B, new=T, scored=T).values()
+            flops = sum(part.flops for part in counted)
+            total = counter.get_total_flops()
+            exactly(board, path, "operations, really run", f"{B} x {T} tokens", flops, total)
             with Products() as made:
                 states = model.hidden_states(few)
                 scores = model.logits(states[-1])
