@@ -370,10 +370,11 @@ def bench_cache(rounds: int) -> dict:
 def bench_rows(rounds: int) -> dict:
     """Threads and rows -> contestant -> field -> numbers."""
     path, contestants = weights_dir() / DEFAULT, ("matrices", "matrices-onednn", "floor")
-    return {
-        f"{threads} threads, {rows} rows": turns("rows", contestants, rounds, path, rows, threads)
-        for threads, rows in itertools.product(THREADS, ROWS)
-    }
+    found = {}
+    for threads, rows in itertools.product(THREADS, ROWS):
+        key = f"{threads} thread{'s' * (threads > 1)}, {rows} row{'s' * (rows > 1)}"
+        found[key] = turns("rows", contestants, rounds, path, rows, threads)
+    return found
 
 
 def bench_book(rounds: int) -> dict:
