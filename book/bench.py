@@ -29,6 +29,8 @@ RESULTS = BOOK / "bench.json"
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
 MODES = ("ours", "hf-eager", "hf-sdpa")
 PROMPT, NEW, ROOM = 32, 64, 2048  # tokens: read, written, and of the cache that is weighed
+ROWS = (1, 2, 4, 8, 16, 32, 64)  # that go through the bare matrices
+ONEDNN = "-onednn"  # ends the name of a contestant that multiplies by oneDNN
 
 
 class AnonymousPeak:
@@ -57,7 +59,7 @@ def loader(mode: str, path: Path):
 
     "floor" reads every tensor and casts it to float32, and does nothing else.
     """
-    if mode == "ours":
+    if mode.removesuffix(ONEDNN) == "ours":
         from nanoserve.model import Llama
 
         return lambda: Llama.from_pretrained(path)
@@ -142,9 +144,12 @@ def writer(mode: str, path: Path):
     model = loader(mode, path)()
     seeded = torch.Generator().manual_seed(0)
     prompt = torch.randint(model.config.vocab_size, (1, PROMPT), generator=seeded)
-    if mode == "ours":
+    if mode.startswith("ours"):
         from nanoserve.generate import generate
+        from nanoserve.products import use_onednn
         from nanoserve.sampling import SamplingParams
+
+        use_onednn(model, mode.endswith(ONEDNN))
 
         def write(n):
             params = SamplingParams(temperature=0, max_tokens=n, ignore_eos=True)
@@ -169,22 +174,8 @@ def measure_step(mode: str, path: str) -> dict:
     "matrices" multiplies every matrix of the model with a vector and does nothing else; "floor"
     reads as many bytes as the weights have, in one tensor, and adds them up.
     """
-    if mode == "matrices":
-        model = loader("ours", Path(path))()
-        pairs = [(torch.randn(1, 1, m.shape[1]), m) for m in model.parameters() if m.dim() == 2]
-
-        def multiply():
-            for x, matrix in pairs:
-                torch.nn.functional.linear(x, matrix)
-
-        timer = Timer("f()", globals={"f": multiply}, num_threads=torch.get_num_threads())
-        return {"token": timer.blocked_autorange(min_run_time=2).median}
-    if mode == "floor":
-        from nanoserve.config import ModelConfig
-
-        numbers = torch.ones(ModelConfig.from_pretrained(path).num_parameters)
-        timer = Timer("x.sum()", globals={"x": numbers}, num_threads=torch.get_num_threads())
-        return {"token": timer.blocked_autorange(min_run_time=2).median}
+    if not mode.startswith(("ours", "hf")):
+        return {"token": measure_rows(mode, path, "1", str(torch.get_num_threads()))["pass"]}
     write, spent = writer(mode, Path(path)), {1: [], 1 + NEW: []}
     write(2)
     for _ in range(3):
@@ -194,6 +185,28 @@ def measure_step(mode: str, path: str) -> dict:
             seconds.append(time.perf_counter() - start)
     first, all_of_them = map(statistics.median, spent.values())
     return {"token": (all_of_them - first) / NEW}
+
+
+def measure_rows(mode: str, path: str, rows: str, threads: str) -> dict:
+    """Seconds in which so many rows go through every matrix of the model, and nothing else.
+
+    "matrices" by torch's linear, "matrices-onednn" by oneDNN; "floor" reads as many bytes.
+    """
+    from nanoserve.products import onednn_linear
+
+    matrices = [m for m in loader("ours", Path(path))().parameters() if m.dim() == 2]
+    if mode == "floor":
+        work = torch.ones(sum(m.numel() for m in matrices)).sum
+    else:
+        product = onednn_linear if mode.endswith(ONEDNN) else torch.nn.functional.linear
+        pairs = [(torch.randn(1, int(rows), m.shape[1]), m) for m in matrices]
+
+        def work():
+            for x, matrix in pairs:
+                product(x, matrix)
+
+    timer = Timer("f()", globals={"f": work}, num_threads=int(threads))
+    return {"pass": timer.blocked_autorange(min_run_time=1).median}
 
 
 def measure_cache(mode: str, path: str) -> dict:
@@ -227,6 +240,7 @@ MEASURES = {
     "memory": measure_memory,
     "import": measure_import,
     "step": measure_step,
+    "rows": measure_rows,
     "cache": measure_cache,
 }
 
@@ -288,6 +302,8 @@ def rows(results: dict):
         yield row("the cache, a token at B 1", results["cache"]["step"], "token", "ms", 1e3)
         title = "the cache, memory for 2,048 tokens"
         yield row(title, results["cache"]["memory"], "anonymous", "MB", 1e-6)
+    for key, found in results.get("rows", {}).items():
+        yield row(f"the matrices, {key}", found, "pass", "ms", 1e3)
     for command, seconds in results["book"].items():
         yield f"the book, {command}", "s", {"time": [seconds]}
 
@@ -339,13 +355,26 @@ def bench_memory(rounds: int) -> dict:
     }
 
 
+STEPS = ("ours", "ours-onednn", "hf-eager", "matrices", "matrices-onednn", "floor")
+
+
 def bench_cache(rounds: int) -> dict:
     """A token with a cache, and the cache's memory: contestant -> field -> numbers."""
     path = weights_dir() / DEFAULT
     return {
-        "step": turns("step", ("ours", "hf-eager", "matrices", "floor"), rounds, path),
+        "step": turns("step", STEPS, rounds, path),
         "memory": turns("cache", ("ours", "formula"), rounds, path),
     }
+
+
+def bench_rows(rounds: int) -> dict:
+    """Threads and rows -> contestant -> field -> numbers."""
+    path, contestants = weights_dir() / DEFAULT, ("matrices", "matrices-onednn", "floor")
+    found = {}
+    for threads, rows in itertools.product(THREADS, ROWS):
+        key = f"{threads} thread{'s' * (threads > 1)}, {rows} row{'s' * (rows > 1)}"
+        found[key] = turns("rows", contestants, rounds, path, rows, threads)
+    return found
 
 
 def bench_book(rounds: int) -> dict:
@@ -370,6 +399,7 @@ PARTS = {
     "forward": bench_forward,
     "memory": bench_memory,
     "cache": bench_cache,
+    "rows": bench_rows,
     "book": bench_book,
 }
 

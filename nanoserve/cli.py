@@ -86,6 +86,7 @@ def run_generate(args: argparse.Namespace) -> None:
 
     from nanoserve.generate import stop_ids, stream
     from nanoserve.model import Llama
+    from nanoserve.products import use_onednn
     from nanoserve.sampling import SamplingParams
 
     path = checkpoint_path(args.checkpoint)
@@ -95,7 +96,9 @@ def run_generate(args: argparse.Namespace) -> None:
     if not (path / "tokenizer.json").is_file():
         raise CheckpointError(f"{path} has no tokenizer.json: text cannot be made into its tokens")
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    pieces = stream(Llama.from_pretrained(path), tokenizer.encode(args.text).ids, params)
+    model = Llama.from_pretrained(path)
+    use_onednn(model)  # where it can
+    pieces = stream(model, tokenizer.encode(args.text).ids, params)
     decoder, count, start = DecodeStream(skip_special_tokens=True), 0, time.perf_counter()
     first = start
     try:
@@ -111,6 +114,23 @@ def run_generate(args: argparse.Namespace) -> None:
             say(f"{count} tokens, the first after {first - start:.2f} s, then {rate:.1f} a second")
 
 
+def add_cost(commands) -> None:
+    """The arguments of `nanoserve cost`."""
+    about = "measure this machine, and predict its tokens a second"
+    parser = commands.add_parser("cost", help=about, description=about)
+    parser.set_defaults(run=run_cost)
+    parser.add_argument("--checkpoint", help=f"a name or a folder; default {DEFAULT}")
+    parser.add_argument("--context", type=int, default=256, help="tokens a text; default 256")
+
+
+def run_cost(args: argparse.Namespace) -> None:
+    """Print each line when it is known. Raises CheckpointError, ValueError."""
+    from nanoserve.forecast import forecast
+
+    for line in forecast(checkpoint_path(args.checkpoint), args.context):
+        print(line, flush=True)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command. 0: all is well, 1: it is not, 2: wrong arguments, 130: interrupted."""
     if hasattr(sys.stdout, "reconfigure"):  # not so within a notebook
@@ -120,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_download(commands)
     add_generate(commands)
+    add_cost(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)

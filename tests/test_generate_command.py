@@ -77,6 +77,13 @@ def test_a_prompt_past_the_context_is_refused(said):
     assert "past the context of 8192" in said("a " * 9000, code=1).err
 
 
+def test_it_multiplies_by_the_faster_library(said, monkeypatch):
+    asked = []
+    monkeypatch.setattr("nanoserve.products.use_onednn", asked.append)
+    said(TEXT, "--max-tokens", "1")
+    assert [type(model) for model in asked] == [Llama]
+
+
 def test_ctrl_c_ends_it_with_what_there_is():
     command = [sys.executable, "-m", "nanoserve", "generate", TEXT, "--max-tokens", "4000"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -74,4 +74,4 @@ def test_it_asks_for_nothing_and_takes_the_pages_colours(path):
 
 
 def test_there_are_figures_to_look_at():
-    assert {"gqa", "rope"} <= {path.stem for path in FILES}
+    assert {"gqa", "rope", "roofline"} <= {path.stem for path in FILES}

@@ -11,7 +11,7 @@ from site_visit import CHAPTERS, NARROW, ROOT, SITE, WIDE, listed, missing
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-ROPE, GQA = "book/day04", "book/day06"
+ROPE, GQA, ROOFLINE = "book/day04", "book/day06", "book/day11"
 NAMES = sorted(path.stem for path in (ROOT / "book/_static").glob("*.html"))
 FIGURES = [
     (f"book/{path.stem}", f".{name}-figure")
@@ -133,6 +133,25 @@ def test_gqa_by_mouse_and_by_keyboard(opened):
     assert figure.locator("rect.k").count() == 32 and "its own" in said(figure)
 
 
+def test_roofline_by_mouse_and_by_keyboard(opened):
+    page, figure = opened(ROOFLINE, ".roofline-figure")
+    assert "for all 16." in said(figure) and figure.locator("rect").count() == 3
+    figure.locator("[data-is=texts]").focus()
+    page.keyboard.press("Home")
+    assert "for all" not in said(figure)
+    assert figure.locator("[data-is=texts]").get_attribute("aria-valuetext") == "1 text"
+    page.keyboard.press("End")
+    assert "for all 512." in said(figure)
+    before = said(figure)
+    figure.locator("[data-is=weights]").select_option(label="4 bits")
+    assert said(figure) != before
+    assert not figure.locator("[data-is=rate]").is_visible()
+    figure.locator("[data-is=machine]").select_option(label="your own")
+    before = said(figure)
+    figure.locator("[data-is=rate]").fill("400")
+    assert said(figure) != before
+
+
 @every_figure
 def test_without_a_script_the_figure_still_says_something(opened, name, selector):
     _, figure = opened(name, selector, java_script_enabled=False)
@@ -167,4 +186,4 @@ def test_the_first_control_answers_to_the_keyboard_and_is_heard(opened, name, se
 
 def test_the_figures_are_where_these_tests_look():
     assert {selector for _, selector in FIGURES} == {f".{name}-figure" for name in NAMES}
-    assert {ROPE, GQA} <= {name for name, _ in FIGURES} <= set(CHAPTERS)
+    assert {ROPE, GQA, ROOFLINE} <= {name for name, _ in FIGURES} <= set(CHAPTERS)
