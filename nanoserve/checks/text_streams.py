@@ -62,15 +62,30 @@ def sequences(ours: Tokenizer, theirs: Any, times: int) -> Iterator[list[int]]:
     for text in TEXTS:
         ids = ours.encode(text)
         yield ids
-        yield ids[draw.randrange(len(ids) + 1) :]
-    # What is no UTF-8 in a run of byte tokens, transformers throws away whole: in no order that
-    # a stream could follow. So no two of these stand side by side.
-    tokens = map(ours.library.id_to_token, range(size))
-    high = {i for i, token in enumerate(tokens) if re.fullmatch("<0x[89A-F].>", token or "")}
+        yield sound(ours, ids[draw.randrange(len(ids) + 1) :])
     for _ in range(times):
         ids = [draw.randrange(size + 2) for _ in range(24)]
         ids += [*draw.sample(sorted(ours.control), min(2, len(ours.control))), ids[0]]
-        yield [i for n, i in enumerate(ids) if not {i, ids[n - 1]} <= high]
+        yield sound(ours, ids)
+
+
+def sound(ours: Tokenizer, ids: list[int]) -> list[int]:
+    """Ids of which no run of byte tokens is in part UTF-8 and in part none.
+
+    For transformers, one broken byte breaks all of its run: also what a stream has sent by then.
+    """
+    kept, run = [], []
+    for i in [*ids, None]:
+        token = "" if i is None else ours.library.id_to_token(i) or ""
+        if ours.spelling.hex and re.fullmatch("<0x..>", token):
+            run.append(i)
+        elif i is None or (i not in ours.special and token):
+            whole = b"".join(map(ours.spelling.bytes_of, run))
+            kept += run if MARK not in whole.decode("utf-8", "replace") else run[:1]
+            kept, run = kept + [i] * (i is not None), []
+        else:
+            kept.append(i)
+    return kept
 
 
 def check_bytes(ours: Tokenizer) -> None:
