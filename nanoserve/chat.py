@@ -46,7 +46,8 @@ class Conversation:
         needed, shared = len(ids) + most, 0
         if self.cache is None or self.cache.max_len < needed:
             weight, config = self.model.embed.weight, self.model.config
-            longest = min(2 * needed, max(needed, config.max_position_embeddings))
+            # Room for some turns: a new cache has to read everything again.
+            longest = min(max(4 * needed, 2048), max(needed, config.max_position_embeddings))
             self.cache = KVCache(config, 1, longest, weight.dtype, weight.device)
         known = min(self.cache.length, len(ids) - 1)  # one at least must be read
         while shared < known and self.read[shared] == ids[shared]:
