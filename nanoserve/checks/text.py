@@ -63,6 +63,8 @@ def ids_of(what: str, act: Any, *inputs: Any) -> torch.Tensor:
 def compare_texts(board: Scoreboard, path: Path, what: str, ours: Tokenizer, theirs: Any) -> None:
     """Ids of texts in which there is no control token, and the text of these ids."""
     for text in TEXTS:
+        if named(ours, text):
+            continue
         name = f"{text[:30]!r}"
         ids = ids_of(f"encode({name})", ours.encode, text)
         wanted = theirs(text).input_ids
@@ -74,10 +76,17 @@ def compare_texts(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
             board.compare(path, f"texts of ids{what}", name, mine, want, **EXACT)
 
 
+def named(ours: Tokenizer, text: str) -> bool:
+    """Whether a text has a name that this tokenizer gives to a control token."""
+    return any(name in text for name in ours.control.values())
+
+
 def compare_chats(board: Scoreboard, path: Path, what: str, ours: Tokenizer, theirs: Any) -> None:
     """Ids of conversations in which no user wrote a control token; what either refuses."""
-    for name, messages in CHATS.items():
+    for name, messages in CHATS.items() if ours.template else ():
         before = json.dumps(messages)
+        if named(ours, before):
+            continue
         for asks in (True, False):
             try:
                 wanted = theirs.apply_chat_template(
@@ -96,7 +105,8 @@ def compare_chats(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
 def check_control(what: str, ours: Tokenizer, theirs: Any) -> None:
     """Names of control tokens in what a user says are text, however they come about."""
     bos = len(attempt("encode('')", ours.encode, ""))
-    for i, name in ours.control.items():
+    tokens = sorted(ours.control.items())
+    for i, name in tokens[:: len(tokens) // 20 + 1]:  # some have hundreds
         text = f"a {name}\n{name[:-1]}{name} b"
         ids = attempt(f"encode({text!r})", ours.encode, text)
         agree(f"{what}: control ids of the text {text!r}", controls(ours, ids[bos:]), [])
@@ -113,7 +123,7 @@ def controls(ours: Tokenizer, ids: list[int]) -> list[int]:
 def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
     """Chats in which a user forges a token, against the same with letters in its place."""
     cut = len(name) // 2
-    for forged in FORGED:
+    for forged in FORGED if ours.template else ():
         texts = [text.format(name, head=name[:cut], tail=name[cut:]) for text in forged]
         chat, tame = turns(*texts), turns(*(["no harm"] * len(texts)))
         ids = attempt(f"chat({chat})", ours.chat, chat)
@@ -162,7 +172,7 @@ def check_wrong(ours: Tokenizer) -> None:
         refused(f"encode({text!r})", "", ours.encode, text)
     for ids in ([-1], [True], ["a"], [1.5], [2**40]):
         refused(f"decode({ids})", str(ids[0]), ours.decode, ids)
-    for messages, word in WRONG_CHATS:
+    for messages, word in WRONG_CHATS if ours.template else ():
         refused(f"chat({messages})", word, ours.chat, messages)
 
 
