@@ -55,9 +55,11 @@ class Spelling:
 
     def known(self, token_id: int) -> bool:
         """Whether there is such a token. ValueError for what is no id."""
-        whole = isinstance(token_id, Integral) and token_id is not True
-        if not whole or not 0 <= token_id < 2**32:
+        whole = isinstance(token_id, Integral)
+        if isinstance(token_id, bool) or not whole or token_id < 0:
             raise ValueError(f"no token has the id {token_id!r}")
+        if token_id >= 2**32:  # more than the library can look up
+            return False
         return self.library.id_to_token(token_id) is not None
 
     def bytes_of(self, token_id: int, first: bool = False) -> bytes:

@@ -170,7 +170,7 @@ def check_wrong(ours: Tokenizer) -> None:
     """What is no text and no chat is refused."""
     for text in (None, 3, b"bytes", ["a"], "half \ud83d"):
         refused(f"encode({text!r})", "", ours.encode, text)
-    for ids in ([-1], [True], ["a"], [1.5], [2**40]):
+    for ids in ([-1], [True], [False], ["a"], [1.5]):
         refused(f"decode({ids})", str(ids[0]), ours.decode, ids)
     for messages, word in WRONG_CHATS if ours.template else ():
         refused(f"chat({messages})", word, ours.chat, messages)
