@@ -118,7 +118,7 @@ def compiled(source: str) -> Any:
 
 
 def plain(messages: Any) -> list[dict[str, Any]]:
-    """A copy without keys whose value is None. ValueError names a fault."""
+    """A copy without keys that have None. ValueError names a fault."""
     if not isinstance(messages, list | tuple) or not messages:
         raise ValueError("a chat is a list of one message or more")
     for place, message in enumerate(messages):

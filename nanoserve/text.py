@@ -127,10 +127,15 @@ class Tokenizer:
         """The text of ids. Special tokens are left out, or named."""
         data, first = b"", True
         for i in ids:
-            if self.spelling.known(i) and (control or i not in self.special):
+            if self.shows(i, control):
                 data += self.spelling.bytes_of(i, first)
                 first = False
         return self.spelling.characters()(data, True)
+
+    def shows(self, token_id: int, control: bool = False) -> bool:
+        """Whether it is a token of texts. ValueError for what is no id."""
+        known = self.spelling.known(token_id)
+        return known and (control or token_id not in self.special)
 
     def turn_ends(self) -> tuple[int, ...]:
         """The id with which the template ends an answer, if it has one."""
@@ -158,10 +163,10 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """What may be sent now that this token is there."""
-        spelling = self.tokenizer.spelling
-        if not spelling.known(token_id) or token_id in self.tokenizer.special:
+        if not self.tokenizer.shows(token_id):
             return ""
-        data, self.first = spelling.bytes_of(token_id, self.first), False
+        data = self.tokenizer.spelling.bytes_of(token_id, self.first)
+        self.first = False
         return self.send(self.take(data, False))
 
     def finish(self) -> str:
