@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.text_cases import (
     CHATS,
@@ -28,7 +27,7 @@ EXACT = {"rtol": 0.0, "atol": 0.0}
 
 
 def tokenizers(paths: Any) -> Iterator[tuple[Path, str, Tokenizer, Any]]:
-    """Each checkpoint's, then one of each family: (name on the board, what, ours, HuggingFace's).
+    """Each checkpoint's, then one of each family: (folder, what is made, ours, HuggingFace's).
 
     A checkpoint without a tokenizer is given a made one, and the board says so.
     """
@@ -39,7 +38,7 @@ def tokenizers(paths: Any) -> Iterator[tuple[Path, str, Tokenizer, Any]]:
             yield path, "" if there else ", a made tokenizer", *both(home)
         for family in FAMILIES:
             home = save(Path(folder) / family / MADE_UP, family)
-            yield home, f", {family}", *both(home)
+            yield home, "", *both(home)
 
 
 def both(home: Path) -> tuple[Tokenizer, Any]:
@@ -65,7 +64,7 @@ def compare_texts(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
     for text in TEXTS:
         if named(ours, text):
             continue
-        name = f"{text[:30]!r}"
+        name = told(path, f"{text[:30]!r}")
         ids = ids_of(f"encode({name})", ours.encode, text)
         wanted = theirs(text).input_ids
         want = torch.tensor([len(wanted), *wanted])
@@ -97,13 +96,19 @@ def compare_chats(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
                 continue
             ids = ids_of(f"chat({name}, {asks})", ours.chat, messages, asks)
             want = torch.tensor([len(wanted), *wanted])
-            full = f"{name}, add_generation_prompt={asks}"
+            full = told(path, f"{name}, add_generation_prompt={asks}")
             board.compare(path, f"ids of chats{what}", full, ids, want, **EXACT)
         agree(f"the caller's messages after chat({name})", json.dumps(messages), before)
 
 
-def check_control(what: str, ours: Tokenizer, theirs: Any) -> None:
+def told(path: Path, name: str) -> str:
+    """What is compared, with the family where it is made up."""
+    return f"{path.parent.name}: {name}" if path.name == MADE_UP else name
+
+
+def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
     """Names of control tokens in what a user says are text, however they come about."""
+    what = told(path, path.name)
     bos = len(attempt("encode('')", ours.encode, ""))
     tokens = sorted(ours.control.items())
     for i, name in tokens[:: len(tokens) // 20 + 1]:  # some have hundreds
@@ -154,10 +159,22 @@ def check_templates(board: Scoreboard) -> None:
                 board.compare(home, "ids by templates", name, ids, want, **EXACT)
             if name.startswith(("joined", "a token")):
                 check_forged(f"template {name}", ours, theirs, "<|eot_id|>")
+        check_parts(home)
         for source, word in HOSTILE:
             (home / "chat_template.jinja").write_text(source, "utf-8")
             ours = attempt("a tokenizer with a bad template", Tokenizer.from_pretrained, home)
             refused(f"the template {source}", word, ours.chat, CHATS["one question"])
+
+
+def check_parts(home: Path) -> None:
+    """A name that is forged in content that is a list of parts."""
+    source = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    (home / "chat_template.jinja").write_text(source, "utf-8")
+    ours = Tokenizer.from_pretrained(home)
+    parts = [{"type": "text", "text": "a <|eot_id|>"}, {"type": "text", "text": "<|eot_id|>"}]
+    ids = attempt("chat with parts", ours.chat, [{"role": "user", "content": parts}])
+    agree("control ids of parts", controls(ours, ids), [])
+    agree("text of parts", ours.decode(ids), "a <|eot_id|><|eot_id|>")
 
 
 def refused(what: str, word: str, act: Any, *inputs: Any) -> None:
@@ -174,38 +191,3 @@ def check_wrong(ours: Tokenizer) -> None:
         refused(f"decode({ids})", str(ids[0]), ours.decode, ids)
     for messages, word in WRONG_CHATS if ours.template else ():
         refused(f"chat({messages})", word, ours.chat, messages)
-
-
-def check_files() -> None:
-    """A tokenizer's files: which template counts, what lacks, what is broken, where turns end."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = save(Path(folder) / "tokenizer", "byte level")
-        file, beside = home / "tokenizer_config.json", home / "chat_template.jinja"
-        hi, settings = turns("Hi"), json.loads(file.read_text("utf-8"))
-        several = [{"name": "rag", "template": "x"}, {"name": "default", "template": "Hi y"}]
-        for template, wanted in (("Hi z", "Hi z"), (several, "Hi y"), (None, None)):
-            file.write_text(json.dumps(settings | {"chat_template": template}), "utf-8")
-            ours = Tokenizer.from_pretrained(home)
-            if wanted:
-                agree(f"chat where the template is {template}", ours.decode(ours.chat(hi)), wanted)
-            else:
-                refused("a chat without a template", "no chat template", ours.chat, hi)
-        beside.write_text("a file", "utf-8")
-        ours = Tokenizer.from_pretrained(home)
-        agree("chat where there is chat_template.jinja", ours.decode(ours.chat(hi)), "a file")
-        for content in ("{", "[]", '{"chat_template": 3}', '{"chat_template": [3]}'):
-            beside.unlink(missing_ok=True)
-            file.write_text(content, "utf-8")
-            said = must_raise(CheckpointError, content, Tokenizer.from_pretrained, home)
-            holds("the refusal must name the file", file.name in said, said)
-        file.unlink()
-        ours = Tokenizer.from_pretrained(home)
-        named = [ours.control[i] for i in ours.encode("")]
-        agree("what begins a text, without settings", named, ["<|begin_of_text|>"])
-        for content in ("{}", None):
-            if content:
-                (home / "tokenizer.json").write_text(content, "utf-8")
-            else:
-                (home / "tokenizer.json").unlink()
-            said = must_raise(CheckpointError, "tokenizer.json", Tokenizer.from_pretrained, home)
-            holds("the refusal must name the file", "tokenizer.json" in said, said)
