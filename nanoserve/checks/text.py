@@ -115,7 +115,9 @@ def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
         text = f"a {name}\n{name[:-1]}{name} b"
         ids = attempt(f"encode({text!r})", ours.encode, text)
         agree(f"{what}: control ids of the text {text!r}", controls(ours, ids[bos:]), [])
-        ids = attempt("encode with control", ours.encode, text, True)[bos:]
+        ids = attempt("encode with control", ours.encode, text, True)
+        agree(f"{what}: what begins {text!r}", ids[:bos], ours.encode("")[:bos])
+        ids = ids[bos:]
         holds(f"in {text!r} with control=True must be {i} twice", ids.count(i) == 2, str(ids))
         check_forged(what, ours, theirs, name)
 

@@ -22,6 +22,9 @@ def check_files() -> None:
             agree(f"{family}: control tokens", set(ours.control.values()), set(names.split()))
             ends = [ours.control[i] for i in attempt("turn_ends", ours.turn_ends)]
             agree(f"{family}: ends of answers", ends, [end])
+            again = Tokenizer.from_pretrained(home).prefix
+            new = len(again) >= 16 and again != ours.prefix
+            holds("a tokenizer's prefix must be one that nobody can guess", new, again)
         home = save(Path(folder) / "tokenizer", "byte level")
         check_settings(home)
         check_broken(home)

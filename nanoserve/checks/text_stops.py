@@ -107,6 +107,9 @@ def check_odd_stops(tokenizer: Tokenizer) -> None:
         agree(f"{what}: text, stopped", ("".join(pieces), stream.stopped), (text, stopped))
         if stopped:
             agree(f"{what}: push after the stop", stream.push(a), "")
+    one, other = Detokenizer(tokenizer), Detokenizer(tokenizer)
+    turns = [one.push(i) + other.push(i) for i in eye]
+    agree("sent by two streams of one tokenizer, in turns", turns, ["", "", "", "🙂🙂"])
     given = ["ab"]
     stream = Detokenizer(tokenizer, given)
     given.append("b")
