@@ -14,9 +14,9 @@ from nanoserve.checkpoints.tokens import needed
 
 
 def open_end(text: str, words: Collection[str]) -> int:
-    """How many letters at the end of `text` may become one of `words`.
+    """How much of the end of `text` may become one of `words`.
 
-    The most that some word begins with; all of a word is past that.
+    In characters: the most that some word begins with, and is not all of.
     """
     most = max(map(len, words), default=0) - 1
     for n in range(min(most, len(text)), 0, -1):

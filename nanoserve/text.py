@@ -45,7 +45,7 @@ def valid(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        why = f"letter {error.start} is half of a character, a surrogate"
+        why = f"character {error.start} is half of one, a surrogate"
         raise ValueError(why) from None
     return text
 
@@ -146,9 +146,9 @@ class Tokenizer:
 class Detokenizer:
     """Text from ids as they come: all that is sure, and nothing twice.
 
-    A letter is held until its last byte is there, and the beginning of a
-    text of `stop` until it is seen to be none: at most 3 bytes and a
-    letter less than the longest stop. Of several stops the one that is
+    A character is held until its last byte is there, and the beginning
+    of a `stop` until it is seen to be none: at most 3 bytes, and a
+    character less than the longest stop. Of several stops the one that is
     complete first ends the text, of two at once the longer. The text
     ends before it, and `stopped` is True.
     """
