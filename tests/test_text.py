@@ -1,5 +1,7 @@
 """Text in and out on whatever hypothesis thinks of: any Unicode, any ids, any stops, any cut."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from nanoserve.checks.text_stops import small, wanted
 from nanoserve.reference import transformers
 from nanoserve.text import Detokenizer, Tokenizer
 
+ROOT = Path(__file__).resolve().parent.parent
 BYTES = small(["ab", "abc", "aé", "<a", "ba"])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FEW = settings(max_examples=40, deadline=None)
@@ -81,3 +84,18 @@ def test_no_message_of_pieces_of_names_makes_a_control_token(both, said):
     assert chat(texts) == chat(["no harm"] * len(texts))
     for text in texts:
         assert controls(ours, ours.encode(text)[len(ours.encode("")) :]) == []
+
+
+def test_without_the_extra_the_module_loads_and_says_what_is_missing(tmp_path):
+    home = save(tmp_path / "made", "byte level")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys({barred!r}))\n"
+        "from nanoserve.text import Tokenizer\n"
+        "try:\n    Tokenizer.from_pretrained({home!r}).chat([dict(role='user', content='Hi')])\n"
+        "except ImportError as error:\n    print(error.name, error)"
+    )
+    for package in ("tokenizers", "jinja2"):
+        text = code.format(barred=[package], home=str(home))
+        command = [sys.executable, "-c", text]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(f"{package} ") and "'nanoserve[text]'" in done.stdout
