@@ -1,0 +1,122 @@
+"""Stop texts, in every text, cut into tokens in every way: Day 12."""
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import product
+
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, pre_tokenizers
+
+from nanoserve.checks.common import agree, attempt, must_raise
+from nanoserve.checks.text_streams import MARK, streamed
+from nanoserve.text import Detokenizer, Tokenizer
+
+
+def small(words: Collection[str]) -> Tokenizer:
+    """A tokenizer whose tokens are these words, and single bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = dict.fromkeys([*alphabet, *words])
+    library = Library(models.BPE({word: i for i, word in enumerate(vocab)}, []))
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens(["<end>"])
+    return Tokenizer(library, {"chat_template": None})
+
+
+STOPS = (
+    ("a",),
+    ("ab",),
+    ("aab",),
+    ("aba", "bb"),
+    ("bab", "ab"),
+    ("ab", "bab"),
+    ("b", "abb"),
+    ("abab", "ba"),
+    ("aaaa", "bbb", "aba"),
+    ("abbaab",),
+)
+
+
+def wanted(text: str, stops: Collection[str]) -> tuple[str, bool]:
+    """Letter by letter: the text until a stop is complete, and whether one was."""
+    for n in range(len(text) + 1):
+        if done := [stop for stop in stops if text[:n].endswith(stop)]:
+            return text[: n - max(map(len, done))], True
+    return text, False
+
+
+def splits(text: str) -> Iterator[list[str]]:
+    """Every way to cut a text into words of at most three letters."""
+    if not text:
+        yield []
+    for n in range(1, min(3, len(text)) + 1):
+        for rest in splits(text[n:]):
+            yield [text[:n], *rest]
+
+
+def check_stops() -> None:
+    """Every text of six letters a and b, cut into tokens in every way, with several stops."""
+    words = ["".join(w) for n in (1, 2, 3) for w in product("ab", repeat=n)]
+    tokenizer = small(words)
+    number = {word: tokenizer.library.token_to_id(word) for word in words}
+    for letters_of in product("ab", repeat=6):
+        text = "".join(letters_of)
+        for parts in splits(text):
+            ids = [number[part] for part in parts]
+            for stops in STOPS:
+                check_stop(tokenizer, ids, parts, stops)
+    check_odd_stops(tokenizer)
+
+
+def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Sequence) -> None:
+    """One stream: what is sent, when, and where it stops."""
+    stream, sent, there = Detokenizer(tokenizer, stops), "", ""
+    for i, part in zip(ids, parts, strict=True):
+        sent += stream.push(i)
+        there += part
+        text, stopped = wanted(there, stops)
+        if not stopped:  # what may yet become a stop is held, and no more
+            held = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
+            text = text[: len(text) - max(held, default=0)]
+        if (sent, stream.stopped) != (text, stopped):
+            what = f"sent of {'|'.join(parts)}, at {there}, stops {stops}; stopped"
+            agree(what, (sent, stream.stopped), (text, stopped))
+    sent += stream.finish() + stream.finish()
+    text, stopped = wanted(there, stops)
+    if (sent, stream.stopped) != (text, stopped):
+        what = f"sent of {'|'.join(parts)} in the end, stops {stops}; stopped"
+        agree(what, (sent, stream.stopped), (text, stopped))
+
+
+def check_odd_stops(tokenizer: Tokenizer) -> None:
+    """Stops of one text, inside a character's bytes, of the mark, across control; refusals."""
+    number = tokenizer.library.token_to_id
+    eye = [number(letter) for letter in "ðŁĻĤ"]  # the bytes of one emoji
+    end, a, b = number("<end>"), number("a"), number("b")
+    for what, ids, stop, text, stopped in (
+        ("one text, not its letters", [b, a, b], "ab", "b", True),
+        ("an emoji", [a, *eye, b], ["🙂"], "a", True),
+        ("half of an emoji at the end", [a, *eye[:3]], ["🙂"], "a\ufffd", False),
+        ("the mark of a broken character", [a, eye[1], b], [MARK], "a", True),
+        ("the mark, in the end", [a, *eye[:2]], [MARK], "a", True),
+        ("across a control token", [a, end, b, a], ["ab"], "", True),
+        ("the name of a control token", [a, end, b], ["<end>"], "ab", False),
+        ("more tokens after the stop", [a, b, b, a], ["b"], "a", True),
+        ("a stop that begins twice", [a, a, a, b], ["aab"], "a", True),
+        ("nothing", [], ["a"], "", False),
+    ):
+        pieces, stream = streamed(what, tokenizer, ids, stop)
+        agree(f"{what}: text, stopped", ("".join(pieces), stream.stopped), (text, stopped))
+        if stopped:
+            agree(f"{what}: push after the stop", stream.push(a), "")
+    one, other = Detokenizer(tokenizer), Detokenizer(tokenizer)
+    turns = [one.push(i) + other.push(i) for i in eye]
+    agree("sent by two streams of one tokenizer, in turns", turns, ["", "", "", "🙂🙂"])
+    given = ["ab"]
+    stream = Detokenizer(tokenizer, given)
+    given.append("b")
+    agree("sent when the caller's list has grown", stream.push(b), "b")
+    for stop in ([""], "", ["a", ""], [3], [None], ["half \ud83d"]):
+        must_raise(ValueError, f"stop {stop!r}", Detokenizer, tokenizer, stop)
+    for i in (-1, True, "a", 1.5, None):
+        must_raise(ValueError, f"push({i!r})", Detokenizer(tokenizer).push, i)
+    for i in (10**6, 2**40):
+        agree("an id that is no token", attempt("push", Detokenizer(tokenizer).push, i), "")
