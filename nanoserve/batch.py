@@ -165,6 +165,38 @@ class Draft:
             self.logprobs.append(logprobs_of(logits, token, count))
 
 
+def write_one(model: Llama, drafts: Sequence[Draft], multiple: int = 1) -> None:
+    """One more token for each draft, in one pass."""
+    caches = [d.cache for d in drafts]
+    unread = [d.unread() for d in drafts]
+    logits = batch_logits(model, caches, unread, multiple)  # (N, V)
+    params = [d.params for d in drafts]
+    histories = [(d.prompt, d.output) for d in drafts]
+    scores = process(logits, params, histories)
+    seeds = [p.seed for p in params]
+    tokens = sample(scores, seeds, [len(d.output) for d in drafts])
+    for i, draft in enumerate(drafts):
+        draft.add(tokens[i].item(), logits[i])
+
+
+def generate_batch(
+    model: Llama,
+    prompts: Sequence[Sequence[int]],
+    params: SamplingParams | Sequence[SamplingParams],
+    multiple: int = 1,
+) -> list[Generated]:
+    """`generate` of each prompt, all of them in one pass a token.
+
+    `params` for all, or for each its own. A text that has ended drops
+    out; `multiple` pads as in `batch_logits`. ValueError, with the
+    number of the prompt, as from `generate`, before any work.
+    """
+    drafts = begin(model, prompts, params)
+    while running := [d for d in drafts if not d.reason]:
+        write_one(model, running, multiple)
+    return [Generated(d.output, d.reason, d.logprobs or None) for d in drafts]
+
+
 def settle(model: Llama, prompt: Sequence[int], params: SamplingParams) -> SamplingParams:
     """Params with nothing left open: the ends, a seed, max_tokens.
 
@@ -207,35 +239,3 @@ def begin(
         cache = KVCache(model.config, 1, room, *kind)
         drafts.append(Draft(list(prompt), own, cache))
     return drafts
-
-
-def write_one(model: Llama, drafts: Sequence[Draft], multiple: int = 1) -> None:
-    """One more token for each draft, in one pass."""
-    caches = [d.cache for d in drafts]
-    unread = [d.unread() for d in drafts]
-    logits = batch_logits(model, caches, unread, multiple)  # (N, V)
-    params = [d.params for d in drafts]
-    histories = [(d.prompt, d.output) for d in drafts]
-    scores = process(logits, params, histories)
-    seeds = [p.seed for p in params]
-    tokens = sample(scores, seeds, [len(d.output) for d in drafts])
-    for i, draft in enumerate(drafts):
-        draft.add(tokens[i].item(), logits[i])
-
-
-def generate_batch(
-    model: Llama,
-    prompts: Sequence[Sequence[int]],
-    params: SamplingParams | Sequence[SamplingParams],
-    multiple: int = 1,
-) -> list[Generated]:
-    """`generate` of each prompt, all of them in one pass a token.
-
-    `params` for all, or for each its own. A text that has ended drops
-    out; `multiple` pads as in `batch_logits`. ValueError, with the
-    number of the prompt, as from `generate`, before any work.
-    """
-    drafts = begin(model, prompts, params)
-    while running := [d for d in drafts if not d.reason]:
-        write_one(model, running, multiple)
-    return [Generated(d.output, d.reason, d.logprobs or None) for d in drafts]
