@@ -142,7 +142,7 @@ def check_batches(board: Scoreboard) -> None:
             half = load(path, dtype=torch.bfloat16)
         check_rows(board, model, theirs)
         check_parts(model, half)
-        check_texts(model)
+        check_texts(model, half)
 
 
 @torch.inference_mode()

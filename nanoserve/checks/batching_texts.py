@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from nanoserve.batch import generate_batch
+from nanoserve.batch import begin, generate_batch, write_one
 from nanoserve.checks.common import agree, attempt, holds, must_raise
+from nanoserve.checks.generating import watched
 from nanoserve.checks.generating_cached import SAMPLED
 from nanoserve.checks.generating_pieces import GREEDY, passes, same_logprobs
 from nanoserve.checks.model import VOCAB, tokens
@@ -33,14 +34,17 @@ def alike(what: str, mine: list[Generated], wanted: list[Generated]) -> None:
         same_logprobs(f"{what}, prompt {i}", a.logprobs, b.logprobs)
 
 
-def check_texts(model: Llama) -> None:
-    """On a made model with a context of 64."""
+def check_texts(model: Llama, half: Llama) -> None:
+    """On a made model with a context of 64, and a few on the same in bf16."""
+    texts = attempt("generate_batch in bf16", generate_batch, half, PROMPTS[:3], GREEDY, 4)
+    agree("tokens in bf16", [len(text.token_ids) for text in texts], [16] * 3)
     before, ends = model.config, (11, 17)
     model.config = replace(model.config, eos_token_id=ends)
     alone = [generate(model, p, own) for p, own in zip(PROMPTS, MIXED, strict=True)]
     check_companies(model, alone)
     check_shared(model)
     check_drop_outs(model, alone)
+    check_joining(model, alone)
     check_refused(model)
     model.config = before
 
@@ -95,6 +99,23 @@ def check_drop_outs(model: Llama, alone: list[Generated]) -> None:
     full = SamplingParams(temperature=0, max_tokens=None, ignore_eos=True)
     (text,) = attempt("max_tokens None", generate_batch, model, [[5] * 60], full)
     agree("tokens up to the end of the context", len(text.token_ids), 4)
+
+
+def check_joining(model: Llama, alone: list[Generated]) -> None:
+    """Texts that begin while others go on, the newest first in the row, are the texts alone."""
+    drafts, running = [], []
+    for prompt, params in zip(PROMPTS[:5], MIXED[:5], strict=True):
+        drafts += attempt("begin", begin, model, [tuple(prompt)], [params])
+        agree("places in its cache", drafts[-1].cache.max_len, len(prompt) + params.max_tokens - 1)
+        running = [drafts[-1], *(d for d in running if not d.reason)]
+        with watched(model) as given:
+            attempt("write_one", write_one, model, running, 3)
+        rows = [row.shape[0] for row in given]
+        agree("rows of the head, in multiples of 3", rows, [len(running) + -len(running) % 3])
+    while running := [d for d in running if not d.reason]:
+        write_one(model, running)
+    texts = [Generated(d.output, d.reason, d.logprobs or None) for d in drafts]
+    alike("texts that began one after another", texts, alone[:5])
 
 
 def check_refused(model: Llama) -> None:
