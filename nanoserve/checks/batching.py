@@ -147,18 +147,18 @@ def check_batches(board: Scoreboard) -> None:
 
 @torch.inference_mode()
 def compare_batch(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama) -> None:
-    """Four prompts: greedy texts in one row, then joining one by one; and their padded batch."""
+    """Three prompts: greedy texts in one row, then joining one by one; and their padded batch."""
     vocab = model.config.vocab_size
-    prompts = [[i % vocab for i in prompt] for prompt, *_ in greedy_prompts(path)][:4]
+    prompts = [[i % vocab for i in prompt] for prompt, *_ in greedy_prompts(path)][:3]
     alone = [their_greedy(theirs, prompt, 2, ()) for prompt in prompts]
     params = replace(GREEDY, max_tokens=2)
     with watched(model) as given:
         mine = attempt("generate_batch", generate_batch, model, prompts, params)
     sizes = {(*rows.shape,) for rows in given}
-    holds("a step must put one position of each text through the head", sizes == {(4, vocab)})
+    holds("a step must put one position of each text through the head", sizes == {(3, vocab)})
     largest = max(steps.abs().max() for _, steps in alone)
     for i, (ids, steps) in enumerate(alone):
-        name = f"prompt {i} of 4"
+        name = f"prompt {i} of 3"
         board.compare(path, "ids", name, *sure_ids(mine[i].token_ids, ids, steps))
         scores = torch.stack([rows[i] for rows in given])
         by_largest(board, path, "scores in a packed row", name, scores, steps, largest)
@@ -167,10 +167,10 @@ def compare_batch(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama
     found = read(model, texts, one_joins_a_step(lengths, 1), 4)
     mine = torch.stack([row for *_, row in found])
     right = torch.stack([alone[i][1][n - lengths[i]] for i, n, _ in found])
-    by_largest(board, path, "scores, one joins a step", "4 prompts", mine, right, largest)
+    by_largest(board, path, "scores, one joins a step", "3 prompts", mine, right, largest)
     padded = their_padded(theirs, prompts)
-    mine = torch.stack(given)  # (2, 4, V)
-    by_largest(board, path, "beside their left-padded batch", "4 prompts", mine, padded, largest)
+    mine = torch.stack(given)  # (2, 3, V)
+    by_largest(board, path, "beside their left-padded batch", "3 prompts", mine, padded, largest)
 
 
 def their_padded(theirs: nn.Module, prompts: Sequence[list[int]]) -> torch.Tensor:

@@ -66,8 +66,13 @@ def check_companies(model: Llama, alone: list[Generated]) -> None:
 def check_shared(model: Llama) -> None:
     """One params for all: a seed means the same for each; without one, the texts differ."""
     for params in (SAMPLED[2], replace(GREEDY, max_tokens=6), MIXED[-1]):
-        mine = attempt("one params for all", generate_batch, model, PROMPTS[:4], params)
-        alike("one params for all", mine, [generate(model, p, params) for p in PROMPTS[:4]])
+        mine = attempt("one params for all", generate_batch, model, PROMPTS[:2], params)
+        alike("one params for all", mine, [generate(model, p, params) for p in PROMPTS[:2]])
+    free = generate(model, PROMPTS[3], replace(GREEDY, max_tokens=6)).token_ids
+    at = free.index(free[-1])  # where the last token allowed is a stop id too
+    both = replace(GREEDY, max_tokens=at + 1, stop_token_ids=(free[at],))
+    (text,) = generate_batch(model, PROMPTS[3:4], both)
+    agree("reason where a stop id fills max_tokens", text.finish_reason, "stop")
     twice = generate_batch(model, [PROMPTS[2]] * 3, replace(SAMPLED[1], seed=8))
     agree("different texts of one prompt and seed", len({(*t.token_ids,) for t in twice}), 1)
     hot = SamplingParams(temperature=9.0, max_tokens=12, ignore_eos=True)
@@ -106,12 +111,15 @@ def check_joining(model: Llama, alone: list[Generated]) -> None:
     drafts, running = [], []
     for prompt, params in zip(PROMPTS[:5], MIXED[:5], strict=True):
         drafts += attempt("begin", begin, model, [tuple(prompt)], [params])
+        holds("begin must read nothing", drafts[-1].cache.length == 0)
         agree("places in its cache", drafts[-1].cache.max_len, len(prompt) + params.max_tokens - 1)
         running = [drafts[-1], *(d for d in running if not d.reason)]
         with watched(model) as given:
             attempt("write_one", write_one, model, running, 3)
         rows = [row.shape[0] for row in given]
         agree("rows of the head, in multiples of 3", rows, [len(running) + -len(running) % 3])
+    running[-1].cache.truncate(0)  # as if its memory had been wanted: it is read again
+    running[0].cache.truncate(1)
     while running := [d for d in running if not d.reason]:
         write_one(model, running)
     texts = [Generated(d.output, d.reason, d.logprobs or None) for d in drafts]
@@ -128,6 +136,7 @@ def check_refused(model: Llama) -> None:
         ("ids that are not in a list", [1, 2], params, ["prompt 0", "1"]),
         ("a text", ["Hello"], params, ["prompt 0", "Hello"]),
         ("a params too few", [good] * 3, [params] * 2, ["3", "2"]),
+        ("a params too many", [good], [params] * 2, ["1", "2"]),
         ("stop texts", [good], replace(params, stop="x"), ["prompt 0", "stop"]),
     ):
         with read_in_passes(model) as sizes:
