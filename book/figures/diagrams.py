@@ -118,46 +118,39 @@ def harness() -> str:
 
 def week2() -> str:
     """From text to text, several at once: every piece that stands after Week 2, with its day."""
-    d = Drawing(560, 470, "What stands after Week 2: from text to text, several at once")
-    left, right, w, h = 24, 330, 206, 54
-    rows = [  # y, words, module, days, page
+    d = Drawing(480, 474, "What stands after Week 2: from text to text, several at once")
+    left, right, w, h = 72, 294, 184, 58
+    rows = [  # y, words, module, page
         (16, "Tokenizer", "text.py, Day 12", "day12"),
         (114, "pack: one row", "batch.py, Day 13", "day13"),
-        (212, "Llama", "model.py, Days 2 to 8", "day07"),
+        (212, "Llama", "model.py, Day 7", "day07"),
         (310, "process, sample", "sampling.py, Day 9", "day09"),
-        (400, "Detokenizer", "text.py, Day 12", "day12"),
+        (402, "Detokenizer", "text.py, Day 12", "day12"),
     ]
-    for y, words, where, page in rows:
-        d.link(page)
-        d.box(left + 70, y, w, h, "ns-box ns-done")
-        d.text(left + 70 + w / 2, y + 19, words, "ns-text ns-strong", 18)
-        d.text(left + 70 + w / 2, y + 40, where, "ns-muted", 15)
-        d.end_link()
-    middle = left + 70 + w / 2
+    beside = [(212, "KVCache", "one each, Day 10", "day10"), (310, "cost.py", "Day 11", "day11")]
+    middle = left + w / 2
+    for behind in (8, 4):
+        d.box(right + behind, 212 - behind, 170, h, "ns-box ns-done")
+    for x, width, boxes in ((left, w, rows), (right, 170, beside)):
+        for y, words, where, page in boxes:
+            d.link(page)
+            d.box(x, y, width, h, "ns-box ns-done")
+            d.text(x + width / 2, y + 19, words, "ns-text ns-strong", 19)
+            d.text(x + width / 2, y + 42, where, "ns-muted", 17)
+            d.end_link()
     for (y, *_), (below, *_) in pairwise(rows):
         d.wire((middle, y + h), (middle, below))
-    for y, words in ((92, "ids"), (190, "ids, positions"), (288, "scores")):
-        d.text(middle + 10, y, words, "ns-muted", 15, "start")
-    d.wire((left + 70, 337), (40, 337), (40, 141), (left + 70, 141), kind="ns-lit-line")
-    for y, words in ((280, "a token"), (298, "each")):
-        d.text(48, y, words, "ns-muted", 15, "start")
-    for y, words in ((43, "text, messages"), (427, "text, as it comes")):
-        d.text(right + 90, y, words, "ns-text", 17)
-    d.wire((right, 43), (left + 70 + w, 43))
-    d.wire((left + 70 + w, 427), (right, 427))
-    for behind in (8, 4):
-        d.box(right + 10 + behind, 212 - behind, 190, h, "ns-box ns-done")
-    for y, words, where, page in (
-        (212, "a KVCache each", "cache.py, Day 10", "day10"),
-        (310, "what a step costs", "cost.py, Day 11", "day11"),
-    ):
-        d.link(page)
-        d.box(right + 10, y, 190, h, "ns-box ns-done")
-        d.text(right + 105, y + 19, words, "ns-text ns-strong", 17)
-        d.text(right + 105, y + 40, where, "ns-muted", 15)
-        d.end_link()
-    d.wire((left + 70 + w, 239), (right + 10, 239))
-    d.box(right + 10, 114, 190, h, "ns-box ns-dash")
-    d.text(right + 105, 133, "scheduler, pages", "ns-muted", 17)
-    d.text(right + 105, 154, "Week 3", "ns-muted", 15)
+    for y, words in ((94, "ids"), (192, "ids, positions"), (290, "scores")):
+        d.text(middle + 10, y, words, "ns-muted", 17, "start")
+    d.wire((left, 339), (24, 339), (24, 143), (left, 143), kind="ns-lit-line")
+    for y, words in ((277, "a token"), (296, "each")):
+        d.text(32, y, words, "ns-muted", 17, "start")
+    for y, words in ((45, "text, messages"), (431, "text, as it comes")):
+        d.text(right + 14, y, words, "ns-text", 17, "start")
+    d.wire((right + 6, 45), (left + w, 45))
+    d.wire((left + w, 431), (right + 6, 431))
+    d.wire((left + w, 241), (right, 241))
+    d.box(right, 114, 170, h, "ns-box ns-dash")
+    d.text(right + 85, 133, "scheduler, pages", "ns-muted", 18)
+    d.text(right + 85, 156, "Week 3", "ns-muted", 17)
     return d.svg()
