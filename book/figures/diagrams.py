@@ -1,4 +1,6 @@
-"""The three larger drawings: the block, the life of a request, the harness."""
+"""The larger drawings: the block, the life of a request, the harness, what stands after a week."""
+
+from itertools import pairwise
 
 from draw import Drawing
 
@@ -111,4 +113,44 @@ def harness() -> str:
     d.label(250, 262, 400, 54, verdict, "ns-box ns-done", "ns-text ns-strong")
     d.wire((720, 230), (720, 289), (650, 289))
     d.wire((450, 178), (450, 262))
+    return d.svg()
+
+
+def week2() -> str:
+    """From text to text, several at once: every piece that stands after Week 2, with its day."""
+    d = Drawing(480, 474, "What stands after Week 2: from text to text, several at once")
+    left, right, w, h = 72, 294, 184, 58
+    rows = [  # y, words, module, page
+        (16, "Tokenizer", "text.py, Day 12", "day12"),
+        (114, "pack: one row", "batch.py, Day 13", "day13"),
+        (212, "Llama", "model.py, Day 7", "day07"),
+        (310, "process, sample", "sampling.py, Day 9", "day09"),
+        (402, "Detokenizer", "text.py, Day 12", "day12"),
+    ]
+    beside = [(212, "KVCache", "one each, Day 10", "day10"), (310, "cost.py", "Day 11", "day11")]
+    middle = left + w / 2
+    for behind in (8, 4):
+        d.box(right + behind, 212 - behind, 170, h, "ns-box ns-done")
+    for x, width, boxes in ((left, w, rows), (right, 170, beside)):
+        for y, words, where, page in boxes:
+            d.link(page)
+            d.box(x, y, width, h, "ns-box ns-done")
+            d.text(x + width / 2, y + 19, words, "ns-text ns-strong", 19)
+            d.text(x + width / 2, y + 42, where, "ns-muted", 17)
+            d.end_link()
+    for (y, *_), (below, *_) in pairwise(rows):
+        d.wire((middle, y + h), (middle, below))
+    for y, words in ((94, "ids"), (192, "ids, positions"), (290, "scores")):
+        d.text(middle + 10, y, words, "ns-muted", 17, "start")
+    d.wire((left, 339), (24, 339), (24, 143), (left, 143), kind="ns-lit-line")
+    for y, words in ((277, "a token"), (296, "each")):
+        d.text(32, y, words, "ns-muted", 17, "start")
+    for y, words in ((45, "text, messages"), (431, "text, as it comes")):
+        d.text(right + 14, y, words, "ns-text", 17, "start")
+    d.wire((right + 6, 45), (left + w, 45))
+    d.wire((left + w, 431), (right + 6, 431))
+    d.wire((left + w, 241), (right, 241))
+    d.box(right, 114, 170, h, "ns-box ns-dash")
+    d.text(right + 85, 133, "scheduler, pages", "ns-muted", 18)
+    d.text(right + 85, 156, "Week 3", "ns-muted", 17)
     return d.svg()
