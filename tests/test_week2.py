@@ -11,7 +11,7 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 def test_every_row_of_the_table_is_measured_by_a_part(monkeypatch):
     monkeypatch.syspath_prepend(str(BOOK))
     sys.modules.pop("bench", None)
-    from bench import ROWS, rows
+    from bench import TEXTS, rows
 
     cells = json.loads((BOOK / "week2.ipynb").read_text("utf-8"))["cells"]
     (source,) = ("".join(c["source"]) for c in cells if "wanted = {" in "".join(c["source"]))
@@ -25,7 +25,7 @@ def test_every_row_of_the_table_is_measured_by_a_part(monkeypatch):
     one = {"ours": {"token": [1.0], "anonymous": [1.0]}}
     more = {
         "cache": {"step": one, "memory": one},
-        "batch": {"ours": {str(n): [1.0] for n in ROWS}},
+        "batch": {"ours": {str(n): [1.0] for n in TEXTS}},
     }
     measured = json.loads((BOOK / "bench.json").read_text("utf-8"))
     given = {title for title, *_ in rows(measured | more)}
