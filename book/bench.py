@@ -235,8 +235,8 @@ def batch_writer(mode: str, path: Path, seeded: torch.Generator):
     vocabulary = model.config.vocab_size
     prompts = [torch.randint(vocabulary, (n,), generator=seeded).tolist() for n in lengths]
     if mode == "ours":
-        from nanoserve.batch import generate_batch
         from nanoserve.sampling import SamplingParams
+        from nanoserve.together import generate_batch
 
         params = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True)
         return lambda N: generate_batch(model, prompts[:N], params)

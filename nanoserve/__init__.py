@@ -4,7 +4,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
 
     the model       config, loader, layers, model: read in this order
     its text        generate, cache, sampling; text, with spelling and template; chat
-    several         batch
+    several         batch (packed into one row), together (written in one pass a token)
     its price       cost, products (by another library), forecast (of this machine)
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
                     like), and checks/, which the book's comparison cells call

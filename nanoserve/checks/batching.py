@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from nanoserve.batch import batch_logits, generate_batch
+from nanoserve.batch import batch_logits
 from nanoserve.checks.batching_parts import check_parts
 from nanoserve.checks.batching_texts import check_texts
 from nanoserve.checks.caching import by_largest, poison, poisoned
@@ -20,6 +20,7 @@ from nanoserve.checks.model_loading import load
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.model import Llama
 from nanoserve.reference import transformers
+from nanoserve.together import generate_batch
 
 Step = list[tuple[int, int]]  # which text reads how many tokens
 LENGTHS = (5, 1, 13, 2, 8, 3, 21, 4)  # of eight prompts

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from nanoserve.batch import begin, generate_batch, write_one
 from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating import watched
 from nanoserve.checks.generating_cached import SAMPLED
@@ -13,6 +12,7 @@ from nanoserve.checks.model import VOCAB, tokens
 from nanoserve.generate import Generated, generate
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
+from nanoserve.together import begin, generate_batch, write_one
 
 LENGTHS = (5, 1, 13, 2, 8, 3, 30, 4)
 PROMPTS = [row[:n].tolist() for row, n in zip(tokens(8, 30), LENGTHS, strict=True)]
