@@ -1,0 +1,115 @@
+"""Which blocks of a pool are whose. No tensor, and no request.
+
+Built in the book: day15. Edit there, then run book/tangle.py.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+
+class BlockManager:
+    """Hands out the blocks of a pool, and takes them back.
+
+    A block has as many references as tables hold it. Without one it is
+    free, and waits in a queue, the longest waiting first; what it holds
+    stays there until it is handed out. Tables belong to the callers, who
+    append what they are given and forget what they have freed.
+    ValueError for ids that cannot be meant.
+    """
+
+    def __init__(self, num_blocks: int, block_size: int = 16):
+        if num_blocks < 1 or block_size < 1:
+            asked = f"num_blocks {num_blocks} and block_size {block_size}"
+            raise ValueError(f"{asked} must both be 1 or more")
+        self.num_blocks, self.block_size = num_blocks, block_size
+        self.references = [0] * num_blocks
+        self.queue = OrderedDict.fromkeys(range(num_blocks))  # free ones
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that nobody holds."""
+        return len(self.queue)
+
+    def blocks_for(self, tokens: int) -> int:
+        """How many blocks hold so many tokens, the last one in part."""
+        return -(-tokens // self.block_size)
+
+    def allocate(self, count: int) -> list[int] | None:
+        """So many free blocks, each with one reference; all, or None."""
+        if count < 0:
+            raise ValueError(f"cannot allocate {count} blocks")
+        if count > self.num_free:
+            return None
+        return [self.take() for _ in range(count)]
+
+    def grow(self, table: Sequence[int], tokens: int) -> list[int] | None:
+        """What to append to `table`, so that it holds `tokens` in all.
+
+        [] where it does already; None, and nothing is taken, where too
+        few blocks are free.
+        """
+        return self.allocate(max(0, self.blocks_for(tokens) - len(table)))
+
+    def take(self) -> int:
+        """The block that has been free the longest, now with a holder."""
+        block, _ = self.queue.popitem(last=False)
+        self.references[block] = 1
+        return block
+
+    def touch(self, blocks: Sequence[int]) -> None:
+        """One more holder for each; free ones leave the queue as they are."""
+        self.check_ids(blocks)
+        for block in blocks:
+            if not self.references[block]:
+                del self.queue[block]
+            self.references[block] += 1
+
+    def free(self, table: Sequence[int]) -> None:
+        """One holder less for each, the end of the table first."""
+        self.check_ids(table)
+        if idle := [b for b in table if not self.references[b]]:
+            raise ValueError(f"blocks {idle} are free already")
+        for block in reversed(table):
+            self.references[block] -= 1
+            if not self.references[block]:
+                self.put_back(block)
+
+    def put_back(self, block: int) -> None:
+        """A block without holders, to the end of the queue."""
+        self.queue[block] = None
+
+    def audit(self, tables: Iterable[Sequence[int]]) -> None:
+        """AssertionError unless the books agree with all the tables."""
+        found = [*disagreements(self.references, self.queue, tables)]
+        if found:
+            raise AssertionError("; ".join(found))
+
+    def check_ids(self, blocks: Sequence[int]) -> None:
+        """ValueError unless these are blocks of the pool, each once."""
+        known = range(self.num_blocks)
+        if foreign := [block for block in blocks if block not in known]:
+            raise ValueError(f"blocks {foreign} of a pool of {self.num_blocks}")
+        if len({*blocks}) < len(blocks):
+            raise ValueError(f"a block twice in one table: {[*blocks]}")
+
+
+def disagreements(
+    references: Sequence[int],
+    queue: Collection[int],
+    tables: Iterable[Sequence[int]],
+) -> Iterator[str]:
+    """Where counts, free queue and tables say different things."""
+    held = Counter()
+    for i, table in enumerate(tables):
+        held.update(table)
+        if len({*table}) < len(table):
+            yield f"table {i} names a block twice: {[*table]}"
+    if foreign := {*held, *queue} - {*range(len(references))}:
+        yield f"there are no blocks {sorted(foreign)}"
+    for block, count in enumerate(references):
+        said = f"block {block} has {count} references"
+        if held[block] != count:
+            yield f"{said}, and {held[block]} tables hold it"
+        if (block in queue) != (count == 0):
+            where = "in" if block in queue else "not in"
+            yield f"{said} and is {where} the free queue"
