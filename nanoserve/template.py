@@ -1,0 +1,174 @@
+"""Chat templates: a conversation as one text, with its control tokens.
+
+Built in the book: day12. Edit there, then run book/tangle.py.
+"""
+
+import json
+import re
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from nanoserve.checkpoints.tokens import needed
+
+
+def open_end(text: str, words: Collection[str]) -> int:
+    """How many letters at the end of `text` may become one of `words`.
+
+    The most that some word begins with; all of a word is past that.
+    """
+    most = max(map(len, words), default=0) - 1
+    for n in range(min(most, len(text)), 0, -1):
+        end = text[-n:]
+        if any(word.startswith(end) and word != end for word in words):
+            return n
+    return 0
+
+
+# Templates ask for these words, and none of them is a control token.
+WORDS = (
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+    "ipython",
+    "model",
+    "text",
+    "image",
+)
+
+
+def either(words: Collection[str]) -> str:
+    """A pattern that finds any of the words, the longest that fits."""
+    longest = sorted(words, key=len, reverse=True)
+    return "|".join(map(re.escape, longest)) or "(?!)"
+
+
+def fenced(value: Any, tokens: Collection[str], fence: str) -> Any:
+    """A copy with fences around what is, or could be part of, a token.
+
+    In every text in it: whole tokens; a beginning that some token ends
+    with, and an end that some token begins with; a part of a token.
+    """
+    if isinstance(value, dict):
+        return {k: fenced(v, tokens, fence) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [fenced(v, tokens, fence) for v in value]
+    body = value.strip() if isinstance(value, str) else ""
+    if not body or body in WORDS:
+        return value
+    if any(body in token for token in tokens):
+        return value.replace(body, body.join(fence))
+    mirrored = [token[::-1] for token in tokens]
+    head = open_end(body[::-1], mirrored)
+    tail = min(open_end(body, tokens), len(body) - head)
+    first, last = body[:head], body[len(body) - tail :]
+    middle = re.sub(
+        either(tokens),
+        lambda found: found[0].join(fence),
+        body[head : len(body) - tail],
+    )
+    ends = [end.join(fence) if end else "" for end in (first, last)]
+    return value.replace(body, middle.join(ends))
+
+
+@lru_cache(maxsize=8)
+def compiled(source: str) -> Any:
+    """The template as jinja2 runs it: a sandbox, and HuggingFace's words.
+
+    A template is a stranger's program. The sandbox keeps it from files
+    and from Python's insides, not from taking long. ValueError where it
+    cannot be read.
+    """
+    jinja2, sandbox = needed("jinja2"), needed("jinja2.sandbox")
+
+    class Generation(needed("jinja2.ext").Extension):
+        """{% generation %} marks answers for training: here, no more."""
+
+        tags = frozenset({"generation"})
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            end = ("name:endgeneration",)
+            body = parser.parse_statements(end, drop_needle=True)
+            return jinja2.nodes.Scope(body).set_lineno(line)
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    def tojson(x: Any, ensure_ascii: bool = False, **given: Any) -> str:
+        return json.dumps(x, ensure_ascii=ensure_ascii, **given)
+
+    def strftime_now(layout: str) -> str:
+        return datetime.now().strftime(layout)
+
+    environment = sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[Generation, "jinja2.ext.loopcontrols"],
+    )
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateError as error:
+        why = f"the chat template cannot be read: {error}"
+        raise ValueError(why) from error
+
+
+def plain(messages: Any) -> list[dict[str, Any]]:
+    """A copy without keys whose value is None. ValueError names a fault."""
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError("a chat is a list of one message or more")
+    for place, message in enumerate(messages):
+        role = isinstance(message, dict) and message.get("role")
+        if not isinstance(role, str):
+            raise ValueError(
+                f"message {place} must be a dict with a role and content: {message!r:.80}"
+            )
+    try:
+        copy = json.loads(json.dumps(messages))
+    except (TypeError, ValueError, RecursionError) as error:
+        why = f"messages hold texts, numbers, lists, dicts: {error}"
+        raise ValueError(why) from error
+    return [{k: v for k, v in message.items() if v is not None} for message in copy]
+
+
+Messages = Sequence[dict[str, Any]]
+
+
+def render(
+    source: str,
+    messages: Messages,
+    tokens: Collection[str],
+    prefix: str,
+    known: dict[str, Any],
+) -> str:
+    """The text that a template makes of messages.
+
+    `prefix` comes before each of `tokens` that the template has written,
+    and before none that a message has. `known` is what else the
+    template may ask for. ValueError where it refuses the messages.
+    """
+    template, messages = compiled(source), plain(messages)
+    used = source + json.dumps(messages, ensure_ascii=False)
+    free = (c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in used)
+    left, right = fence = next(free) + next(free)
+    messages = fenced(messages, tokens, fence)
+    try:
+        text = template.render(messages=messages, tools=None, documents=None, **known)
+    except Exception as error:  # a stranger's program
+        why = f"the chat template refuses these messages: {error}"
+        raise ValueError(why) from error
+    size = max(map(len, tokens), default=1)
+    inside = f"{left}[^{left}{right}]{{1,{size}}}{right}"
+    text = re.sub(
+        f"{inside}|({either(tokens)})",
+        lambda found: (prefix if found[1] else "") + found[0],
+        text,
+    )
+    return text.replace(left, "").replace(right, "")

@@ -1,0 +1,181 @@
+"""Text into ids and out again: control tokens, chats, streams, stops.
+
+Built in the book: day12. Edit there, then run book/tangle.py.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Collection, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from nanoserve.checkpoints.tokens import named_tokens, read_tokenizer
+from nanoserve.spelling import Spelling
+from nanoserve.template import Messages, either, open_end, render
+
+
+def renamed(library: Any, tokens: Collection[str], prefix: str) -> Any:
+    """A copy in which each of `tokens` keeps its id and has a new name.
+
+    That is `prefix` and the old name, which now is text like any other.
+    """
+    data, tokens = json.loads(library.to_str()), set(tokens)
+
+    def new(token: str) -> str:
+        return prefix + token if token in tokens else token
+
+    for added in data["added_tokens"]:
+        added["content"] = new(added["content"])
+    model = data["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {new(t): i for t, i in model["vocab"].items()}
+    else:  # Unigram's are pairs of a token and its score
+        model["vocab"] = [[new(t), score] for t, score in model["vocab"]]
+    if model.get("unk_token"):
+        model["unk_token"] = new(model["unk_token"])
+    return type(library).from_str(json.dumps(data))
+
+
+def valid(text: str) -> str:
+    """The text. ValueError for what is none, or is not Unicode."""
+    if not isinstance(text, str):
+        raise ValueError(f"a text is wanted, not {text!r:.60}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        why = f"letter {error.start} is half of a character, a surrogate"
+        raise ValueError(why) from None
+    return text
+
+
+def is_written(token: Any, template: str) -> bool:
+    """Whether a template writes an added token, which is no mere space."""
+    return not token.content.isspace() and token.content in template
+
+
+class Tokenizer:
+    """A checkpoint's tokens: texts and chats to ids, ids to text.
+
+    `control` has the names of control tokens by id: the special ones and
+    the added ones that the chat template writes. `special` has the ids
+    that no text shows.
+    """
+
+    def __init__(self, library: Any, settings: dict[str, Any]):
+        self.library, self.spelling = library, Spelling(library)
+        self.template = settings.get("chat_template")
+        self.named = named_tokens(settings)
+        added = library.get_added_tokens_decoder()
+        self.special = {i for i, token in added.items() if token.special}
+        self.control = {
+            i: token.content
+            for i, token in added.items()
+            if i in self.special or is_written(token, self.template or "")
+        }
+        # Nobody can type a name that every process makes anew.
+        self.prefix = secrets.token_hex(8)
+        names = self.control.values()
+        self.safe = renamed(library, names, self.prefix)
+
+    @classmethod
+    def from_pretrained(cls, path: str | PathLike) -> "Tokenizer":
+        """That of the checkpoint in folder `path`. CheckpointError."""
+        return cls(*read_tokenizer(Path(path)))
+
+    def encode(self, text: str, control: bool = False) -> list[int]:
+        """A text's ids, with bos and eos where the checkpoint adds them.
+
+        Names of control tokens in it are text, or tokens with `control`.
+        """
+        library = self.library if control else self.safe
+        return library.encode(valid(text)).ids
+
+    def chat(self, messages: Messages, add_generation_prompt: bool = True) -> list[int]:
+        """A conversation's ids, as the checkpoint's template writes it.
+
+        No bos is added to it: the template writes one if it is wanted.
+        ValueError where the template refuses the messages.
+        """
+        text = self.written(messages, add_generation_prompt)
+        return self.safe.encode(valid(text), add_special_tokens=False).ids
+
+    def written(self, messages: Messages, add_generation_prompt: bool) -> str:
+        """The text of `chat`, with `prefix` before its control tokens."""
+        if self.template is None:
+            raise ValueError("this checkpoint has no chat template")
+        names, known = self.control.values(), dict(self.named)
+        known["add_generation_prompt"] = add_generation_prompt
+        return render(self.template, messages, names, self.prefix, known)
+
+    def decode(self, ids: Sequence[int], control: bool = False) -> str:
+        """The text of ids. Special tokens are left out, or named."""
+        data, first = b"", True
+        for i in ids:
+            if self.spelling.known(i) and (control or i not in self.special):
+                data += self.spelling.bytes_of(i, first)
+                first = False
+        return self.spelling.characters()(data, True)
+
+    def turn_ends(self) -> tuple[int, ...]:
+        """The id with which the template ends an answer, if it has one."""
+        names = self.control
+        asked = {"role": "user", "content": "?"}
+        answer = {"role": "assistant", "content": "0123"}
+        try:
+            text = self.written([asked, answer], False)
+        except ValueError:
+            return ()
+        _, there, after = text.rpartition("0123")
+        end = re.match(rf"\s*{self.prefix}({either(names.values())})", after)
+        if not there or not end:
+            return ()
+        return tuple(i for i, name in names.items() if name == end[1])
+
+
+class Detokenizer:
+    """Text from ids as they come: all that is sure, and nothing twice.
+
+    A letter is held until its last byte is there, and the beginning of a
+    text of `stop` until it is seen to be none: at most 3 bytes and a
+    letter less than the longest stop. Of several stops the one that is
+    complete first ends the text, of two at once the longer. The text
+    ends before it, and `stopped` is True.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Collection[str] = ()):
+        self.stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        if not all(map(valid, self.stops)):
+            raise ValueError("a stop text is empty")
+        self.tokenizer, self.first = tokenizer, True
+        self.take = tokenizer.spelling.characters()
+        self.held, self.stopped = "", False
+
+    def push(self, token_id: int) -> str:
+        """What may be sent now that this token is there."""
+        spelling = self.tokenizer.spelling
+        if not spelling.known(token_id) or token_id in self.tokenizer.special:
+            return ""
+        data, self.first = spelling.bytes_of(token_id, self.first), False
+        return self.send(self.take(data, False))
+
+    def finish(self) -> str:
+        """What is left to send when no more comes."""
+        text = self.send(self.take(b"", True))
+        text, self.held = text + self.held, ""
+        return text
+
+    def send(self, text: str) -> str:
+        """Of what is held and new: the part that nothing can change."""
+        if self.stopped:
+            return ""
+        text = self.held + text
+        starts = [(text.find(stop), stop) for stop in self.stops]
+        found = [(at + len(stop), at) for at, stop in starts if at >= 0]
+        if found:
+            self.stopped, self.held = True, ""
+            return text[: min(found)[1]]
+        sure = len(text) - open_end(text, self.stops)
+        self.held = text[sure:]
+        return text[:sure]
