@@ -24,6 +24,9 @@ class Llama(nn.Module):
     arXiv:2302.13971; Grattafiori et al. 2024, arXiv:2407.21783.
     """
 
+    # Of the head. A seam, as `attend` is: a model may be given another.
+    product = staticmethod(nn.functional.linear)
+
     def __init__(self, config: ModelConfig, num_blocks: int | None = None):
         super().__init__()
         if num_blocks is None:
@@ -123,4 +126,4 @@ class Llama(nn.Module):
         here.
         """
         head = self.embed if self.config.tie_word_embeddings else self.lm_head
-        return nn.functional.linear(self.norm(x), head.weight)
+        return self.product(self.norm(x), head.weight)
