@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from nanoserve.checkpoints import checkpoint_path
@@ -19,6 +18,7 @@ from nanoserve.engine.runner import Runner
 from nanoserve.engine.scheduler import Scheduler
 from nanoserve.generate import check_prompt, eos_ids, stop_ids
 from nanoserve.model import Llama
+from nanoserve.products import use_onednn
 from nanoserve.sampling import SamplingParams
 
 POOL_BYTES = 2**29  # of the pool, where num_blocks is not given
@@ -44,22 +44,18 @@ def check_settings(caching: bool, **counts: Any) -> None:
         )
 
 
-def read_checkpoint(path: Path) -> tuple[Llama, Any]:
-    """The model in a folder, and its tokenizer or None."""
-    tokenizer = None
-    if (path / "tokenizer.json").is_file():
-        from nanoserve.text import Tokenizer  # the only need of its extra
-
-        tokenizer = Tokenizer.from_pretrained(path)
-    return Llama.from_pretrained(path), tokenizer
-
-
 def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
     """A model, its tokenizer or None, and the ids that end a text."""
     if not isinstance(model, str | PathLike):
         return model, None, eos_ids(model.config)
     path = checkpoint_path(model)
-    return *read_checkpoint(path), stop_ids(path)
+    tokenizer, model = None, Llama.from_pretrained(path)
+    use_onednn(model)  # as it was, where that cannot be
+    if (path / "tokenizer.json").is_file():
+        from nanoserve.text import Tokenizer  # it needs its extra
+
+        tokenizer = Tokenizer.from_pretrained(path)
+    return model, tokenizer, stop_ids(path)
 
 
 def new_detokenizer(tokenizer: Any, stop: Sequence[str]) -> Any:

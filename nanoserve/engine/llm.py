@@ -5,6 +5,7 @@ Built in the book: day16. Edit there, then run book/tangle.py.
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -69,21 +70,26 @@ class LLM:
         """The next message of each conversation, a list of messages.
 
         A message is {"role": ..., "content": ...}; one conversation may
-        stand alone.
+        stand alone. The template's own end of a turn ends an answer too.
         """
         if conversations and isinstance(conversations[0], dict):
             conversations = [conversations]
         ids = [self.tokenizer.chat(messages) for messages in conversations]
+        ends = self.tokenizer.turn_ends()
+        params = [
+            p if p.ignore_eos else replace(p, stop_token_ids=(*p.stop_token_ids, *ends))
+            for p in one_each(ids, params)
+        ]
         return self.answers(ids, params)
 
     def answers(self, prompts: Sequence[Sequence[int]], params: Params) -> list[RequestOutput]:
         """Run the engine until all of these have ended."""
-        params = one_each(prompts, params)
+        wanted = one_each(prompts, params)
         names = [f"llm-{next(self.numbers)}" for _ in prompts]
         ended = dict.fromkeys(names)
         try:
-            for name, prompt, wanted in zip(names, prompts, params, strict=True):
-                self.engine.add_request(name, prompt, wanted)
+            for i, name in enumerate(names):
+                self.add(i, name, prompts[i], wanted[i])
             while None in ended.values():
                 for output in self.engine.step():
                     if output.finished:
@@ -92,3 +98,10 @@ class LLM:
             for name in names:
                 self.engine.abort(name)
         return [ended[name] for name in names]
+
+    def add(self, i: int, name: str, ids: Sequence[int], params: SamplingParams) -> None:
+        """Let a prompt wait. ValueError says which one was refused."""
+        try:
+            self.engine.add_request(name, ids, params)
+        except ValueError as error:
+            raise ValueError(f"prompt {i}: {error}") from None
