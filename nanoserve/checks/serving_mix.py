@@ -1,6 +1,5 @@
-"""A mix of real prompts on a checkpoint, against HuggingFace alone and its own batches: Day 16."""
+"""A mix of real prompts on a checkpoint, against HuggingFace alone: Day 16."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from nanoserve.checks.generating_pieces import GREEDY
 from nanoserve.checks.serving import Mix, serve
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
-from nanoserve.reference import transformers
 
 TEXTS = (  # 3 to 33 tokens of SmolLM2, and two that begin alike
     "The capital of France is",
@@ -62,7 +60,7 @@ def steps_of(theirs: nn.Module, prompt: Sequence[int], output: Sequence[int]) ->
     return theirs(ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
 
 
-def compare_mix(board: Scoreboard, path: Path) -> float:
+def compare_mix(board: Scoreboard, path: Path) -> dict[str, float]:
     """Ids, scores and texts of the mix in two engines; the smallest margin that was met."""
     theirs = their_model(path)
     mix, margins, known = mix_of(path, theirs.config.vocab_size), [], {}
@@ -84,39 +82,10 @@ def compare_mix(board: Scoreboard, path: Path) -> float:
             board.compare(path, what, name, rows / top, known[text] / top)
             if engine.tokenizer is not None:
                 check_text(f"{name}: text", path, output)
-    return min(margins)
+    return {path.name: min(margins)}
 
 
 def check_text(what: str, path: Path, output) -> None:
     """The output's text is what the library makes of its ids."""
     library = Tokenizer.from_file(str(path / "tokenizer.json"))
     agree(what, output.text, library.decode(output.token_ids))
-
-
-def their_batch(theirs: nn.Module, mix: Mix, most: int) -> list[list[int]]:
-    """The new ids of HuggingFace's continuous batching, all prompts at once."""
-    settings = transformers.GenerationConfig(
-        do_sample=False, max_new_tokens=most, eos_token_id=-1, pad_token_id=0
-    )
-    small = transformers.ContinuousBatchingConfig(
-        block_size=16,
-        num_blocks=64,
-        max_batch_tokens=64,
-        use_cuda_graph=False,
-        use_async_batching=False,
-    )
-    quiet = logging.getLogger("ContinuousBatchingLogger")
-    level, attention = quiet.level, theirs.config._attn_implementation
-    quiet.setLevel(logging.ERROR)
-    theirs.set_attn_implementation("sdpa")
-    try:
-        answers = theirs.generate_batch(
-            [ids for ids, _ in mix],
-            generation_config=settings,
-            continuous_batching_config=small,
-            warmup=False,
-        )
-    finally:
-        theirs.set_attn_implementation(attention)
-        quiet.setLevel(level)
-    return [answer.generated_tokens for answer in answers.values()]
