@@ -137,6 +137,7 @@ class Paper:
             older = self.arrived.index(request)
             count = self.stopped[request] = self.stopped.get(request, 0) + 1
             holds(f"{what}: one is stopped at most once for each older one", count <= older)
+            holds(f"{what}: who was stopped waits", request not in self.scheduler.running)
         read = sum(len(share.ids) for share in shares)
         holds(f"{what}: a step reads at most its budget", read <= self.budget, f"{read} tokens")
         holds(f"{what}: no more run than there are rows", len(self.scheduler.running) <= self.rows)
@@ -157,7 +158,7 @@ class Paper:
         if self.alive:
             holds(f"{what}: somebody must read", bool(shares))
         waiting = self.scheduler.waiting
-        if waiting and not plan.preempted and read < self.budget and len(readers) < self.rows:
+        if waiting and read < self.budget and len(readers) < self.rows:
             need, free = self.blocks.blocks_for(len(waiting[0].tokens)), self.blocks.num_free
             holds(f"{what}: who fits must not wait", need > free, f"{need} blocks of {free} free")
 

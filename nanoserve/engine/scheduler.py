@@ -102,7 +102,7 @@ class Scheduler(Queues):
         """The next step. Nothing counts as read until `update`."""
         preempted = self.make_room()
         shares, left = [], self.max_num_batched_tokens
-        for request in self.in_turn(admitting=not preempted):
+        for request in self.in_turn():
             shares.append(next_share(request, left))
             left -= len(shares[-1].ids)
             if not left:
@@ -119,10 +119,10 @@ class Scheduler(Queues):
                 stopped.append(self.preempt())
         return stopped
 
-    def in_turn(self, admitting: bool) -> Iterator[Request]:
+    def in_turn(self) -> Iterator[Request]:
         """All that run; then each that may, admitted when its turn comes."""
         yield from list(self.running)
-        while admitting and self.admit():
+        while self.admit():
             yield self.running[-1]
 
     def update(self, plan: Plan, ids: Sequence[int]) -> list[Request]:
