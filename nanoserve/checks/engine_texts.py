@@ -138,6 +138,7 @@ def spoken(llm: LLM, prompt: list[int], params: SamplingParams) -> list:
     llm.engine.add_request("spoken", prompt, params)
     pieces = []
     while llm.engine.has_unfinished():
+        holds("a request must end at max_tokens", len(pieces) < params.max_tokens)
         pieces += hear("spoken", llm.engine, {p.request_id: p for p in pieces[-1:]})
         texts = [piece.text for piece in pieces[-2:]]
         holds("a text must go on from what was sent", texts[-1].startswith(texts[0]), f"{texts}")

@@ -93,7 +93,9 @@ def serve(what: str, engine: Engine, mix: Mix) -> tuple[list[RequestOutput], Sco
     Between any two steps the books are audited, and what nobody owns is NaN.
     """
     told, due, scores = {}, dict(enumerate(mix)), watched(engine)
-    while due or engine.has_unfinished():
+    for _ in range(3000):
+        if not due and not engine.has_unfinished():
+            break
         if due:
             number = min(due)
             attempt(f"{what}: add_request", engine.add_request, str(number), *due.pop(number))
@@ -101,6 +103,7 @@ def serve(what: str, engine: Engine, mix: Mix) -> tuple[list[RequestOutput], Sco
         poison(engine)
         names = [output.request_id for output in hear(what, engine, told)]
         agree(f"{what}: requests in what a step tells", len(names), len(set(names)))
+    agree(f"{what}: requests after 3,000 steps", engine.has_unfinished(), False)
     agree(f"{what}: free blocks at the end", engine.num_free_blocks, engine.runner.pool.num_blocks)
     attempt(f"{what}: audit at the end", engine.audit)
     return [told[str(i)] for i in range(len(mix))], scores
