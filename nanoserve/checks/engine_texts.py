@@ -113,7 +113,7 @@ def check_chat(llm: LLM, theirs) -> None:
 def check_stops(llm: LLM) -> None:
     """A stop string at every place of a text: it ends there, as soon as it is complete."""
     free = llm.generate(PROMPTS[0], replace(GREEDY, max_tokens=NEW))[0]
-    for start in range(0, len(free.text) - 2, 2):
+    for start in range(0, len(free.text) - 2, 4):
         stop = free.text[start : start + 3]
         at = free.text.index(stop)
         n = next(n for n in range(1, NEW + 1) if stop in llm.tokenizer.decode(free.token_ids[:n]))

@@ -3,28 +3,20 @@
 T1 and T5 of the five tests; T2, the audit, and T3, the poisoned pool, between any two steps.
 """
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.generating import sure_ids, their_greedy
+from nanoserve.checks.generating import sure_ids
 from nanoserve.checks.generating_pieces import same_logprobs
-from nanoserve.checks.model import VARIANTS, VOCAB, make
-from nanoserve.checks.model_loading import load
-from nanoserve.checks.their_batches import their_batch
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.request import RequestOutput
-from nanoserve.generate import generate
 from nanoserve.model import Llama
-from nanoserve.reference import transformers
 from nanoserve.sampling import SamplingParams
 
 Mix = Sequence[tuple[list[int], SamplingParams]]
@@ -134,26 +126,6 @@ def run(engine: Engine, told: dict[str, RequestOutput] | None = None) -> dict[st
     return told
 
 
-def check_serving(board: Scoreboard, modes: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """All modes on one made model, a cramped one on another; the smallest margin that was met."""
-    margins = []
-    for variant, some in ((VARIANTS[0], [*modes]), (VARIANTS[1], ["in a cramped pool"])):
-        theirs = make(variant | {"max_position_embeddings": 64}).eval()
-        theirs.generation_config = transformers.GenerationConfig()
-        with tempfile.TemporaryDirectory() as folder:
-            theirs.save_pretrained(Path(folder) / MADE_UP)
-            model = load(Path(folder) / MADE_UP)
-        mix = mix_of(VOCAB)
-        wanted = [their_greedy(theirs, ids, p.max_tokens, ()) for ids, p in mix[:8]]
-        alone = [generate(model, *asked) for asked in mix[8:]]
-        two = torch.cat([steps for _, steps in wanted]).topk(2).values
-        margins.append((two[:, 0] - two[:, 1]).min().item())
-        for mode in some:
-            mine = check_mode(board, model, mix, wanted, alone, mode)
-        check_their_batch(board, theirs, mix[:8], mine, wanted)
-    return {MADE_UP: min(margins)}
-
-
 def check_mode(
     board: Scoreboard, model: Llama, mix: Mix, wanted: list, alone: list, mode: str
 ) -> list[RequestOutput]:
@@ -174,14 +146,3 @@ def check_mode(
         agree(f"{name}: prompt", mine[i].prompt_token_ids, prompt)
         same_logprobs(name, mine[i].logprobs, right.logprobs)
     return mine
-
-
-def check_their_batch(
-    board: Scoreboard, theirs: nn.Module, mix: Mix, mine: list[RequestOutput], wanted: list
-) -> None:
-    """The second judge: what HuggingFace's continuous batching gives, all prompts at once."""
-    most = min(params.max_tokens for _, params in mix)
-    batch = their_batch(theirs, [ids for ids, _ in mix], most)
-    for i, ((_, steps), together) in enumerate(zip(wanted, batch, strict=True)):
-        sure = sure_ids(mine[i].token_ids[:most], together, steps[:most])
-        board.compare(None, "ids, against its continuous batching", f"request {i}", *sure)

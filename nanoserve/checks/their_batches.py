@@ -13,7 +13,7 @@ def their_batch(theirs: nn.Module, prompts: list[list[int]], most: int) -> list[
         do_sample=False, max_new_tokens=most, eos_token_id=-1, pad_token_id=0
     )
     small = transformers.ContinuousBatchingConfig(
-        block_size=16,
+        page_size=16,
         num_blocks=64,
         max_batch_tokens=64,
         use_cuda_graph=False,
