@@ -1,5 +1,6 @@
 """Where the pool puts keys and values, what each span sees, and what is refused: Day 14."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ def check_places(config: ModelConfig, dtype: torch.dtype) -> None:
     check_sizes(config, dtype)
     for block_size in (3, 4):
         check_spans_see(config, dtype, block_size)
+    check_far(config, dtype)
     check_modes(config, dtype)
     check_refused(config, dtype)
 
@@ -97,6 +99,20 @@ def check_spans_see(config: ModelConfig, dtype: torch.dtype, block_size: int) ->
         holds(must, all(map(alike, now, before)))
 
 
+def check_far(config: ModelConfig, dtype: torch.dtype) -> None:
+    """The last blocks of a pool of 33,600 slots, which are past 8 and 16 bits."""
+    pool = attempt("KVPool", KVPool, replace(config, num_hidden_layers=1), 2100, 16, dtype)
+    pool.k.fill_(torch.nan), pool.v.fill_(torch.nan)
+    span = Span((2099, 300, 130), 0, 40)
+    q, k, v = made_row(config, 40, dtype)
+    attempt("attend in a large pool", pool.attends([span])[0], q, k, v)
+    at = slots(span, 16)
+    agree("slots written in a large pool", int((~pool.k[0, :, 0, 0].isnan()).sum()), 40)
+    holds(
+        "a token's slot must be right in a large pool", alike(pool.k[0, at], k[0].transpose(0, 1))
+    )
+
+
 def check_modes(config: ModelConfig, dtype: torch.dtype) -> None:
     """No gradient is kept, and a pool made in inference mode can be written to outside of it."""
     with torch.inference_mode():
@@ -129,7 +145,7 @@ def check_refused(config: ModelConfig, dtype: torch.dtype) -> None:
         refuse(what, words, pool.attends, [*given])
 
     good = Span((1, 2), 3, 1)
-    spans("no spans", [])
+    spans("no spans", ["spans"])
     spans("a table without blocks", [1, 0], Span((), 0, 1))
     spans("seven tokens in two blocks of 3", [7, 6], Span((1, 2), 0, 7))
     spans("the seventh token in two blocks of 3", [7, 6], Span((1, 2), 6, 1))
