@@ -189,8 +189,9 @@ def check_pools(board: Scoreboard) -> None:
             model = load(path)
         for size in SIZES:
             for T in (2 * size - 1, 2 * size, 2 * size + 1):
-                for n in (T, 1, 5):
-                    check_alone(model, size, T, n)
+                check_alone(model, size, T, T)
+                check_alone(model, size, T, 5)
+            check_alone(model, size, 2 * size + 1, 1)
             check_company(board, path, theirs, model, tokens(1, 37), size)
         check_pool(board, path, theirs, model, tokens(1, 33))
         check_places(model.config, F32)
