@@ -5,7 +5,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
 
     the model       config, loader, layers, model: read in this order
     its text        generate, cache, sampling
-    many requests   engine/
+    engine/         many texts at once: pool, blocks, scheduler, runner, engine, llm
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
                     like), and checks/, which the book's comparison cells call
     checkpoints/    where weights come from, and files read without trust

@@ -15,6 +15,7 @@ from nanoserve.checks.generating import sure_ids
 from nanoserve.checks.generating_pieces import same_logprobs
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
+from nanoserve.engine.pool import slots_of
 from nanoserve.engine.request import RequestOutput
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
@@ -59,7 +60,7 @@ def poison(engine: Engine) -> None:
     """NaN in every slot of the pool, but where a request's computed tokens are."""
     pool, kept = engine.runner.pool, []
     for request in engine.scheduler.running:
-        kept += pool.slots(request.table, request.computed).tolist() if request.computed else []
+        kept += slots_of(request.table, request.computed, pool.block_size).tolist() if request.computed else []
     gone = torch.ones(pool.k.shape[1], dtype=torch.bool)
     gone[kept] = False
     pool.k[:, gone], pool.v[:, gone] = torch.nan, torch.nan

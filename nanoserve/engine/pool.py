@@ -13,14 +13,22 @@ from nanoserve.config import ModelConfig
 from nanoserve.layers import causal_attention
 
 
+def slots_of(table: Sequence[int], end: int, block_size: int) -> torch.Tensor:
+    """The slots of a text's first `end` tokens: (end,), on the CPU.
+
+    `table` has the ids of the text's blocks, in order.
+    """
+    place = torch.arange(end, device="cpu")
+    block = torch.tensor(table, device="cpu")[place // block_size]
+    return block * block_size + place % block_size
+
+
 @dataclass(frozen=True)
 class Span:
     """New tokens of one text, in a row that other texts share.
 
-    `table` has the ids of the text's blocks, in order. `computed` is how
-    many of its tokens have their keys and values in the pool, `new` how
-    many stand in the row. How many tokens of it are known, is no matter
-    of the pool's.
+    `table` has the ids of its blocks, in order; `computed` of its tokens
+    are in the pool, and the next `new` of them stand in the row.
     """
 
     table: Sequence[int]
@@ -33,22 +41,22 @@ def check_spans(spans: Sequence[Span], num_blocks: int, block_size: int) -> None
     if not spans:
         raise ValueError("no spans: a row has the tokens of one or more")
     for i, span in enumerate(spans):
-        table, known = list(span.table), range(num_blocks)
         if span.computed < 0 or span.new < 1:
             raise ValueError(
                 f"span {i} has {span.computed} tokens in the pool and "
                 f"{span.new} new: wanted 0 or more, and 1 or more"
             )
-        if foreign := [block for block in table if block not in known]:
+        known = range(num_blocks)
+        if foreign := [block for block in span.table if block not in known]:
             raise ValueError(
                 f"span {i} names blocks {foreign}, and the pool has "
                 f"{num_blocks}, from 0 to {num_blocks - 1}"
             )
-        end, room = span.computed + span.new, len(table) * block_size
-        if room < end:
+        end, count = span.computed + span.new, len(span.table)
+        if count * block_size < end:
             raise ValueError(
-                f"span {i} ends at token {end}, and its {len(table)} "
-                f"blocks of {block_size} hold {room}: allocate more first"
+                f"span {i} ends at token {end}, and its {count} blocks of "
+                f"{block_size} hold {count * block_size}: give it more"
             )
 
 
@@ -72,11 +80,9 @@ def check_row(held: torch.Tensor, T: int, k: torch.Tensor, v: torch.Tensor) -> N
 class KVPool:
     """Keys and values in `num_blocks` blocks of `block_size` tokens.
 
-    k and v are (layers, slots, K, D): a slot holds one token, and a
-    block is `block_size` slots in a row. Which blocks are whose, and how
-    many tokens are in them, is known to the caller alone, who says it
-    with every row: the pool has no state but the numbers. ValueError for
-    what does not fit.
+    k and v are (layers, slots, K, D), a token in each slot. Whose a
+    block is and how much of it is written, the caller knows, and says
+    with every row. ValueError for what does not fit.
     """
 
     def __init__(
@@ -98,34 +104,29 @@ class KVPool:
             self.v = torch.zeros_like(self.k)
         self.num_blocks, self.block_size = num_blocks, block_size
 
-    def slots(self, table: Sequence[int], end: int) -> torch.Tensor:
-        """The slots of a text's first `end` tokens: (end,), on the CPU."""
-        at = torch.arange(end, device="cpu")
-        block = torch.tensor(table, device="cpu")[at // self.block_size]
-        return block * self.block_size + at % self.block_size
-
     def attends(self, spans: Sequence[Span]) -> list[Callable[..., torch.Tensor]]:
         """An `attend` for each layer, for one row (1, T) of these spans.
 
-        A token sees its own text up to itself: what of it is in the
-        pool, and what is new. T is the sum of `new`.
+        A token sees its own text, from the first token to itself.
         """
         check_spans(spans, self.num_blocks, self.block_size)
-        reads = [self.slots(s.table, s.computed + s.new) for s in spans]
-        parts = zip(reads, spans, strict=True)
-        writes = torch.cat([r[span.computed :] for r, span in parts])
-        if len(writes.unique()) < len(writes):
-            raise ValueError("two new tokens would be written to one slot")
-        device, sizes = self.k.device, [span.new for span in spans]
-        reads, writes = [r.to(device) for r in reads], writes.to(device)
-        step = sizes, writes, reads
+        reads, writes, device = [], [], self.k.device
+        for span in spans:
+            end = span.computed + span.new
+            slots = slots_of(span.table, end, self.block_size).to(device)
+            reads.append(slots)  # (S,)
+            writes.append(slots[span.computed :])  # (new,)
+        row = torch.cat(writes)  # (T,)
+        if len(row.unique()) < len(row):
+            raise ValueError("two new tokens would share a slot")
+        step = row, [len(part) for part in writes], reads
         return [partial(self.attend, i, *step) for i in range(len(self.k))]
 
     def attend(
         self,
         layer: int,
+        row: torch.Tensor,
         sizes: list[int],
-        writes: torch.Tensor,
         reads: list[torch.Tensor],
         q: torch.Tensor,
         k: torch.Tensor,
@@ -133,13 +134,14 @@ class KVPool:
     ) -> torch.Tensor:
         """Write k and v (1, K, T, D), then mix for q (1, H, T, D)."""
         keys, values = self.k[layer], self.v[layer]  # (slots, K, D)
-        check_row(keys, len(writes), k, v)
-        keys[writes] = k[0].transpose(0, 1).detach()  # (T, K, D)
-        values[writes] = v[0].transpose(0, 1).detach()
+        check_row(keys, len(row), k, v)
+        keys[row] = k[0].transpose(0, 1).detach()  # (T, K, D)
+        values[row] = v[0].transpose(0, 1).detach()
         mixes = []
-        for one, read in zip(q.split(sizes, 2), reads, strict=True):
-            past = (held[read].transpose(0, 1) for held in (keys, values))
-            mixes.append(causal_attention(one, *(t[None] for t in past)))
+        for queries, slots in zip(q.split(sizes, 2), reads, strict=True):
+            past = keys[slots], values[slots]  # gathered: (S, K, D)
+            heads = (t.transpose(0, 1)[None] for t in past)
+            mixes.append(causal_attention(queries, *heads))
         return torch.cat(mixes, 2)  # (1, H, T, D)
 
     @property
