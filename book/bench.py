@@ -28,6 +28,7 @@ BOOK = Path(__file__).resolve().parent
 RESULTS = BOOK / "bench.json"
 LENGTHS, BATCHES, THREADS = (16, 128, 512, 2048), (1, 4), (1, 2)
 MODES = ("ours", "hf-eager", "hf-sdpa")
+ROWS = (1, 2, 4, 8, 16, 32)  # of a batch
 PROMPT, NEW, ROOM = 32, 64, 2048  # tokens: read, written, and of the cache that is weighed
 
 
@@ -214,6 +215,44 @@ def measure_cache(mode: str, path: str) -> dict:
     return {"anonymous": during.peak - before.peak}
 
 
+def batch_writer(mode: str, path: Path, seeded: torch.Generator):
+    """A function of N that writes 16 tokens after each of N prompts of 8 to 40, all at once."""
+    model = loader(mode, path)()
+    lengths = torch.randint(8, 41, (max(ROWS),), generator=seeded).tolist()
+    vocabulary = model.config.vocab_size
+    prompts = [torch.randint(vocabulary, (n,), generator=seeded).tolist() for n in lengths]
+    if mode == "ours":
+        from nanoserve.batch import generate_batch
+        from nanoserve.sampling import SamplingParams
+
+        params = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True)
+        return lambda N: generate_batch(model, prompts[:N], params)
+    from transformers import GenerationConfig
+
+    model.generation_config = GenerationConfig()
+    asked = GenerationConfig(do_sample=False, max_new_tokens=16, pad_token_id=0)
+
+    def write(N):
+        widest = max(lengths[:N])
+        ids = torch.tensor([[0] * (widest - len(p)) + p for p in prompts[:N]])
+        seen = torch.tensor([[0] * (widest - n) + [1] * n for n in lengths[:N]])
+        out = model.generate(ids, attention_mask=seen, generation_config=asked)
+        assert out.shape[1] == widest + 16
+
+    return write
+
+
+def measure_batch(mode: str, path: str) -> dict:
+    """New tokens a second, by the rows of a batch: ours packed, theirs padded on the left."""
+    write, found = batch_writer(mode, Path(path), torch.Generator().manual_seed(0)), {}
+    write(2)
+    for N in ROWS:
+        start = time.perf_counter()
+        write(N)
+        found[str(N)] = 16 * N / (time.perf_counter() - start)
+    return found
+
+
 def measure_import(module: str) -> dict:
     """Seconds until a fresh interpreter has imported `module` and ended."""
     start = time.perf_counter()
@@ -228,6 +267,7 @@ MEASURES = {
     "import": measure_import,
     "step": measure_step,
     "cache": measure_cache,
+    "batch": measure_batch,
 }
 
 
@@ -288,6 +328,9 @@ def rows(results: dict):
         yield row("the cache, a token at B 1", results["cache"]["step"], "token", "ms", 1e3)
         title = "the cache, memory for 2,048 tokens"
         yield row(title, results["cache"]["memory"], "anonymous", "MB", 1e-6)
+    for n in next(iter(results.get("batch", {}).values()), ()):
+        title = f"a batch of {n}"
+        yield row(title, results["batch"], n, "tokens/s", 1)
     for command, seconds in results["book"].items():
         yield f"the book, {command}", "s", {"time": [seconds]}
 
@@ -348,6 +391,11 @@ def bench_cache(rounds: int) -> dict:
     }
 
 
+def bench_batch(rounds: int) -> dict:
+    """Tokens a second: contestant -> rows of the batch -> numbers."""
+    return turns("batch", ("ours", "hf-eager"), rounds, weights_dir() / DEFAULT)
+
+
 def bench_book(rounds: int) -> dict:
     """The book's own commands, once set up, and each day alone: command -> seconds."""
     programs = Path(sys.executable).parent
@@ -370,6 +418,7 @@ PARTS = {
     "forward": bench_forward,
     "memory": bench_memory,
     "cache": bench_cache,
+    "batch": bench_batch,
     "book": bench_book,
 }
 

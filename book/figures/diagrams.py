@@ -1,4 +1,6 @@
-"""The three larger drawings: the block, the life of a request, the harness."""
+"""The larger drawings: the block, the life of a request, the harness, what stands after a week."""
+
+from itertools import pairwise
 
 from draw import Drawing
 
@@ -111,4 +113,51 @@ def harness() -> str:
     d.label(250, 262, 400, 54, verdict, "ns-box ns-done", "ns-text ns-strong")
     d.wire((720, 230), (720, 289), (650, 289))
     d.wire((450, 178), (450, 262))
+    return d.svg()
+
+
+def week2() -> str:
+    """From text to text, several at once: every piece that stands after Week 2, with its day."""
+    d = Drawing(560, 470, "What stands after Week 2: from text to text, several at once")
+    left, right, w, h = 24, 330, 206, 54
+    rows = [  # y, words, module, days, page
+        (16, "Tokenizer", "text.py, Day 12", "day12"),
+        (114, "pack: one row", "batch.py, Day 13", "day13"),
+        (212, "Llama", "model.py, Days 2 to 8", "day07"),
+        (310, "process, sample", "sampling.py, Day 9", "day09"),
+        (400, "Detokenizer", "text.py, Day 12", "day12"),
+    ]
+    for y, words, where, page in rows:
+        d.link(page)
+        d.box(left + 70, y, w, h, "ns-box ns-done")
+        d.text(left + 70 + w / 2, y + 19, words, "ns-text ns-strong", 18)
+        d.text(left + 70 + w / 2, y + 40, where, "ns-muted", 15)
+        d.end_link()
+    middle = left + 70 + w / 2
+    for (y, *_), (below, *_) in pairwise(rows):
+        d.wire((middle, y + h), (middle, below))
+    for y, words in ((92, "ids"), (190, "ids, positions"), (288, "scores")):
+        d.text(middle + 10, y, words, "ns-muted", 15, "start")
+    d.wire((left + 70, 337), (40, 337), (40, 141), (left + 70, 141), kind="ns-lit-line")
+    for y, words in ((280, "a token"), (298, "each")):
+        d.text(48, y, words, "ns-muted", 15, "start")
+    for y, words in ((43, "text, messages"), (427, "text, as it comes")):
+        d.text(right + 90, y, words, "ns-text", 17)
+    d.wire((right, 43), (left + 70 + w, 43))
+    d.wire((left + 70 + w, 427), (right, 427))
+    for behind in (8, 4):
+        d.box(right + 10 + behind, 212 - behind, 190, h, "ns-box ns-done")
+    for y, words, where, page in (
+        (212, "a KVCache each", "cache.py, Day 10", "day10"),
+        (310, "what a step costs", "cost.py, Day 11", "day11"),
+    ):
+        d.link(page)
+        d.box(right + 10, y, 190, h, "ns-box ns-done")
+        d.text(right + 105, y + 19, words, "ns-text ns-strong", 17)
+        d.text(right + 105, y + 40, where, "ns-muted", 15)
+        d.end_link()
+    d.wire((left + 70 + w, 239), (right + 10, 239))
+    d.box(right + 10, 114, 190, h, "ns-box ns-dash")
+    d.text(right + 105, 133, "scheduler, pages", "ns-muted", 17)
+    d.text(right + 105, 154, "Week 3", "ns-muted", 15)
     return d.svg()

@@ -60,7 +60,11 @@ def poison(engine: Engine) -> None:
     """NaN in every slot of the pool, but where a request's computed tokens are."""
     pool, kept = engine.runner.pool, []
     for request in engine.scheduler.running:
-        kept += slots_of(request.table, request.computed, pool.block_size).tolist() if request.computed else []
+        kept += (
+            slots_of(request.table, request.computed, pool.block_size).tolist()
+            if request.computed
+            else []
+        )
     gone = torch.ones(pool.k.shape[1], dtype=torch.bool)
     gone[kept] = False
     pool.k[:, gone], pool.v[:, gone] = torch.nan, torch.nan
