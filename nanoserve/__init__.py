@@ -4,7 +4,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
 `from nanoserve import LLM, SamplingParams` is the engine of it.
 
     the model       config, loader, layers, model: read in this order
-    its text        generate, cache, sampling
+    its text        generate, cache, sampling; text, with spelling and template; chat
     engine/         many texts at once: pool, blocks, scheduler, runner, engine, llm
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
                     like), and checks/, which the book's comparison cells call

@@ -8,12 +8,16 @@ import argparse
 import os
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING
 
 from nanoserve import __version__
 from nanoserve.checkpoints import CheckpointError, checkpoint_path, weights_dir
 from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
 from nanoserve.checkpoints.places import command
+
+if TYPE_CHECKING:
+    from nanoserve.sampling import SamplingParams
 
 
 def say(text: str) -> None:
@@ -54,15 +58,13 @@ def run_download(args: argparse.Namespace) -> None:
         print(f"{path.name} is complete: {path}")
 
 
-def add_generate(commands) -> None:
-    """The arguments of `nanoserve generate`: those of SamplingParams, and what to go on from."""
-    about = "go on from a text, token by token"
-    parser = commands.add_parser("generate", help=about, description=about)
-    parser.set_defaults(run=run_generate)
-    parser.add_argument("text", help="what to go on from")
+def add_sampling(parser: argparse.ArgumentParser, most: int) -> None:
+    """The arguments that are fields of SamplingParams, and the checkpoint."""
     parser.add_argument("--checkpoint", help=f"a name or a folder; default {DEFAULT}")
-    parser.add_argument("--max-tokens", type=int, default=128, help="at most so many; default 128")
-    parser.add_argument("--ignore-eos", action="store_true", help="go on where the model ends")
+    about = f"at most so many; default {most}"
+    parser.add_argument("--max-tokens", type=int, default=most, help=about)
+    about = "end before this text; may be given several times"
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=about)
     numbers = {
         "temperature": "0 takes the best token every time; default 1",
         "top-p": "keep the likeliest tokens that together have this much of the probability",
@@ -79,36 +81,77 @@ def add_generate(commands) -> None:
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=what)
 
 
-def run_generate(args: argparse.Namespace) -> None:
-    """Print what the model writes, as it writes it. Raises ValueError, CheckpointError too."""
-    from tokenizers import Tokenizer
-    from tokenizers.decoders import DecodeStream
-
-    from nanoserve.generate import stop_ids, stream
-    from nanoserve.model import Llama
+def sampling(args: argparse.Namespace, ends: tuple[int, ...]) -> "SamplingParams":
+    """What was asked for, ending at `ends`. ValueError names what is wrong."""
     from nanoserve.sampling import SamplingParams
 
-    path = checkpoint_path(args.checkpoint)
     given = {f.name: getattr(args, f.name) for f in fields(SamplingParams) if f.name in args}
-    ends = () if args.ignore_eos else stop_ids(path)
-    params = SamplingParams(**given, stop_token_ids=ends)
-    if not (path / "tokenizer.json").is_file():
-        raise CheckpointError(f"{path} has no tokenizer.json: text cannot be made into its tokens")
-    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    pieces = stream(Llama.from_pretrained(path), tokenizer.encode(args.text).ids, params)
-    decoder, count, start = DecodeStream(skip_special_tokens=True), 0, time.perf_counter()
+    return SamplingParams(**given, stop_token_ids=ends)
+
+
+def add_generate(commands) -> None:
+    """The arguments of `nanoserve generate`."""
+    about = "go on from a text, token by token"
+    parser = commands.add_parser("generate", help=about, description=about)
+    parser.set_defaults(run=run_generate)
+    about = "what to go on from; names of control tokens in it are these tokens"
+    parser.add_argument("text", help=about)
+    parser.add_argument("--ignore-eos", action="store_true", help="go on where the model ends")
+    add_sampling(parser, 128)
+
+
+def run_generate(args: argparse.Namespace) -> None:
+    """Print what the model writes, as it writes it. Raises ValueError, CheckpointError too."""
+    from nanoserve.generate import stop_ids, stream
+    from nanoserve.model import Llama
+    from nanoserve.text import Detokenizer, Tokenizer
+
+    path = checkpoint_path(args.checkpoint)
+    params = sampling(args, () if args.ignore_eos else stop_ids(path))
+    tokenizer = Tokenizer.from_pretrained(path)
+    out = Detokenizer(tokenizer, params.stop)
+    ids = tokenizer.encode(args.text, control=True)  # whoever runs this owns all of the prompt
+    pieces = stream(Llama.from_pretrained(path), ids, replace(params, stop=()))
+    count, start = 0, time.perf_counter()
     first = start
     try:
         for piece in pieces:
-            print(decoder.step(tokenizer, piece.token_ids[0]) or "", end="", flush=True)
+            print(out.push(piece.token_ids[0]), end="", flush=True)
             count += 1
             if count == 1:
                 first = time.perf_counter()
+            if out.stopped:
+                break
     finally:  # after Ctrl-C too
-        print(flush=True)
+        print(out.finish(), flush=True)
         if count > 1:
             rate = (count - 1) / (time.perf_counter() - first)
             say(f"{count} tokens, the first after {first - start:.2f} s, then {rate:.1f} a second")
+
+
+def add_chat(commands) -> None:
+    """The arguments of `nanoserve chat`."""
+    about = "talk with a model, here in the terminal"
+    parser = commands.add_parser("chat", help=about, description=about)
+    parser.set_defaults(run=run_chat)
+    parser.add_argument("--system", default="", metavar="TEXT", help="what it is told first")
+    add_sampling(parser, 1024)
+
+
+def run_chat(args: argparse.Namespace) -> None:
+    """A conversation, until /exit or the end of the input. Raises ValueError, CheckpointError."""
+    from nanoserve.chat import Conversation, talk
+    from nanoserve.generate import stop_ids
+    from nanoserve.model import Llama
+    from nanoserve.text import Tokenizer
+
+    path = checkpoint_path(args.checkpoint)
+    sampling(args, ())  # what is wrong is said before anything is read
+    tokenizer = Tokenizer.from_pretrained(path)
+    if tokenizer.template is None:
+        raise CheckpointError(f"{path} has no chat template: `generate` goes on from a text")
+    params = sampling(args, (*stop_ids(path), *tokenizer.turn_ends()))
+    talk(Conversation(Llama.from_pretrained(path), tokenizer, params, args.system))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,6 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_download(commands)
     add_generate(commands)
+    add_chat(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)

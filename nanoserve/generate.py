@@ -132,7 +132,11 @@ class Generated:
 
 
 def pieces(
-    model: Llama, prompt: list[int], params: SamplingParams, most: int
+    model: Llama,
+    prompt: list[int],
+    params: SamplingParams,
+    most: int,
+    cache: KVCache | None = None,
 ) -> Iterator[Generated]:
     """The loop of `stream`: up to `most` tokens, one at a time."""
     eos = () if params.ignore_eos else eos_ids(model.config)
@@ -140,8 +144,10 @@ def pieces(
     params = replace(params, stop_token_ids=stops)
     seed = secrets.randbits(63) if params.seed is None else params.seed
     weight, room = model.embed.weight, len(prompt) + most - 1
-    cache = KVCache(model.config, 1, room, weight.dtype, weight.device)
-    ids, output, reason = prompt, [], ""
+    if cache is None:
+        kind = weight.dtype, weight.device
+        cache = KVCache(model.config, 1, room, *kind)
+    ids, output, reason = prompt[cache.length :], [], ""
     while not reason:
         logits = next_logits(model, cache, ids)  # (V,)
         scores = process(logits[None], [params], [(prompt, output)])
@@ -164,11 +170,17 @@ def eos_ids(config: ModelConfig) -> tuple[int, ...]:
     return () if ids is None else (ids,) if isinstance(ids, int) else ids
 
 
-def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Iterator[Generated]:
+def stream(
+    model: Llama,
+    prompt_ids: Sequence[int],
+    params: SamplingParams,
+    cache: KVCache | None = None,
+) -> Iterator[Generated]:
     """As `generate`, a piece for each token as soon as it is there.
 
     Every piece holds one id; the last one has a finish_reason, those
-    before it "". Errors are raised by this call, before any work.
+    before it "". Errors are raised by this call, before any work. A
+    `cache` that holds the prompt's first tokens saves reading them.
     """
     most = params.max_tokens
     if most is None:
@@ -177,7 +189,12 @@ def stream(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> I
     check_prompt(model.config, prompt_ids, most)
     if params.stop:
         raise ValueError("stop texts need a tokenizer: pass stop_token_ids instead")
-    return pieces(model, list(prompt_ids), params, most)
+    if cache is not None and cache.length >= len(prompt_ids):
+        raise ValueError(
+            f"the cache holds {cache.length} tokens and the prompt has "
+            f"{len(prompt_ids)}: truncate it, at least one must be read"
+        )
+    return pieces(model, list(prompt_ids), params, most, cache)
 
 
 def generate(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Generated:

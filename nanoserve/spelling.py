@@ -7,6 +7,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 # Decoders for which a token's text depends on its being first, no more.
@@ -35,9 +36,11 @@ class Spelling:
 
     def __init__(self, library: Any):
         self.library = library
-        decoder = json.loads(library.to_str())["decoder"] or {}
-        steps = decoder.get("decoders", [decoder])
-        kinds = {step["type"] for step in steps if step}
+        steps = [library.decoder] if library.decoder else []
+        if steps:  # the library writes down what they are in JSON
+            made = json.loads(steps[0].__getstate__())
+            steps = made.get("decoders", [made])
+        kinds = {step["type"] for step in steps}
         if odd := sorted(kinds.difference(STREAMED)):
             raise ValueError(f"a decoder {odd} must see the whole text")
         self.letters = byte_letters() if "ByteLevel" in kinds else {}
@@ -52,8 +55,11 @@ class Spelling:
 
     def known(self, token_id: int) -> bool:
         """Whether there is such a token. ValueError for what is no id."""
-        if isinstance(token_id, bool) or not 0 <= token_id < 2**32:
+        whole = isinstance(token_id, Integral)
+        if isinstance(token_id, bool) or not whole or token_id < 0:
             raise ValueError(f"no token has the id {token_id!r}")
+        if token_id >= 2**32:  # more than the library can look up
+            return False
         return self.library.id_to_token(token_id) is not None
 
     def bytes_of(self, token_id: int, first: bool = False) -> bytes:

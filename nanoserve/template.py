@@ -47,31 +47,28 @@ def either(words: Collection[str]) -> str:
     return "|".join(map(re.escape, longest)) or "(?!)"
 
 
-def fenced(value: Any, tokens: Collection[str], fence: str) -> Any:
-    """A copy with fences around what is, or could be part of, a token.
+def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any:
+    """A copy with fences around every token that some text in it has.
 
-    In every text in it: whole tokens; a beginning that some token ends
-    with, and an end that some token begins with; a part of a token.
+    With `halves`, around what may become one as well: an end that some
+    token begins with, a beginning that one ends with, a part of one.
     """
     if isinstance(value, dict):
-        return {k: fenced(v, tokens, fence) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [fenced(v, tokens, fence) for v in value]
+        return {key: fenced(each, tokens, fence, halves) for key, each in value.items()}
+    if isinstance(value, list):
+        return [fenced(each, tokens, fence, halves) for each in value]
     body = value.strip() if isinstance(value, str) else ""
     if not body or body in WORDS:
         return value
-    if any(body in token for token in tokens):
-        return value.replace(body, body.join(fence))
-    mirrored = [token[::-1] for token in tokens]
-    head = open_end(body[::-1], mirrored)
-    tail = min(open_end(body, tokens), len(body) - head)
-    first, last = body[:head], body[len(body) - tail :]
-    middle = re.sub(
-        either(tokens),
-        lambda found: found[0].join(fence),
-        body[head : len(body) - tail],
-    )
-    ends = [end.join(fence) if end else "" for end in (first, last)]
+    head = tail = 0
+    if halves:
+        if any(body in token for token in tokens):
+            return value.replace(body, body.join(fence))
+        head = open_end(body[::-1], [token[::-1] for token in tokens])
+        tail = min(open_end(body, tokens), len(body) - head)
+    stop = len(body) - tail
+    middle = re.sub(either(tokens), lambda found: found[0].join(fence), body[head:stop])
+    ends = [end.join(fence) if end else "" for end in (body[:head], body[stop:])]
     return value.replace(body, middle.join(ends))
 
 
@@ -138,6 +135,16 @@ def plain(messages: Any) -> list[dict[str, Any]]:
     return [{k: v for k, v in message.items() if v is not None} for message in copy]
 
 
+def run(template: Any, messages: list, known: dict[str, Any]) -> str:
+    """What a template writes. ValueError where it fails."""
+    given = {"messages": messages, "tools": None, "documents": None}
+    try:
+        return template.render(given | known)
+    except Exception as error:  # a stranger's program
+        why = f"the chat template refuses these messages: {error}"
+        raise ValueError(why) from error
+
+
 Messages = Sequence[dict[str, Any]]
 
 
@@ -150,25 +157,26 @@ def render(
 ) -> str:
     """The text that a template makes of messages.
 
-    `prefix` comes before each of `tokens` that the template has written,
-    and before none that a message has. `known` is what else the
-    template may ask for. ValueError where it refuses the messages.
+    `prefix` stands before each of `tokens` that the template has written,
+    and before none that a message has. `known` is what else the template
+    may ask for. ValueError where it refuses the messages.
     """
     template, messages = compiled(source), plain(messages)
     used = source + json.dumps(messages, ensure_ascii=False)
     free = (c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in used)
     left, right = fence = next(free) + next(free)
-    messages = fenced(messages, tokens, fence)
-    try:
-        text = template.render(messages=messages, tools=None, documents=None, **known)
-    except Exception as error:  # a stranger's program
-        why = f"the chat template refuses these messages: {error}"
-        raise ValueError(why) from error
+    off = str.maketrans("", "", fence)
+    bare = run(template, messages, known)
+    for halves in (True, False):  # they must not change what it writes
+        marked = fenced(messages, tokens, fence, halves)
+        text = run(template, marked, known)
+        if text.translate(off) == bare:
+            break
     size = max(map(len, tokens), default=1)
-    inside = f"{left}[^{left}{right}]{{1,{size}}}{right}"
+    inside = f"{left}[^{fence}]{{1,{size}}}{right}"
     text = re.sub(
         f"{inside}|({either(tokens)})",
         lambda found: (prefix if found[1] else "") + found[0],
         text,
     )
-    return text.replace(left, "").replace(right, "")
+    return text.translate(off)

@@ -55,6 +55,20 @@ def is_written(token: Any, template: str) -> bool:
     return not token.content.isspace() and token.content in template
 
 
+def ending(tokenizer: "Tokenizer") -> str:
+    """The control token that a template puts behind an answer, or ""."""
+    asked = {"role": "user", "content": "?"}
+    answer = {"role": "assistant", "content": "0123"}
+    try:
+        text = tokenizer.written([asked, answer], False)
+    except ValueError:
+        return ""
+    _, there, after = text.rpartition("0123")
+    names = either(tokenizer.control.values())
+    end = re.match(rf"\s*{tokenizer.prefix}({names})", after)
+    return end[1] if there and end else ""
+
+
 class Tokenizer:
     """A checkpoint's tokens: texts and chats to ids, ids to text.
 
@@ -120,18 +134,8 @@ class Tokenizer:
 
     def turn_ends(self) -> tuple[int, ...]:
         """The id with which the template ends an answer, if it has one."""
-        names = self.control
-        asked = {"role": "user", "content": "?"}
-        answer = {"role": "assistant", "content": "0123"}
-        try:
-            text = self.written([asked, answer], False)
-        except ValueError:
-            return ()
-        _, there, after = text.rpartition("0123")
-        end = re.match(rf"\s*{self.prefix}({either(names.values())})", after)
-        if not there or not end:
-            return ()
-        return tuple(i for i, name in names.items() if name == end[1])
+        end = ending(self)
+        return tuple(i for i, name in self.control.items() if name == end)
 
 
 class Detokenizer:
