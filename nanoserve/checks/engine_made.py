@@ -29,6 +29,10 @@ def check_made(board: Scoreboard, modes: dict[str, dict[str, Any]]) -> dict[str,
         with tempfile.TemporaryDirectory() as folder:
             theirs.save_pretrained(Path(folder) / MADE_UP)
             model = load(Path(folder) / MADE_UP)
+        if len(some) > 1:
+            check_audit(model)
+            check_engine_calls(model)
+            check_aborts(model)
         mix = mix_of(VOCAB)
         wanted = [their_greedy(theirs, ids, p.max_tokens, ()) for ids, p in mix[:8]]
         alone = [generate(model, *asked) for asked in mix[8:]]
@@ -37,10 +41,6 @@ def check_made(board: Scoreboard, modes: dict[str, dict[str, Any]]) -> dict[str,
         for mode in some:
             mine = check_mode(board, model, mix, wanted, alone, mode)
         check_their_batch(board, theirs, mix[:8], mine, wanted)
-        if len(some) > 1:
-            check_engine_calls(model)
-            check_aborts(model)
-            check_audit(model)
     return {MADE_UP: min(margins)}
 
 
