@@ -114,7 +114,7 @@ def test_what_it_says_is_what_it_computes():
     ):
         time, pool, said = drawn
         assert said.startswith(f"Step {number} of {len(both['drawn'])}.")
-        assert said.endswith(f"{len(step['free'])} of {mix['blocks']} blocks are free.")
+        assert said.endswith(f"Free: {len(step['free'])} of {mix['blocks']} blocks.")
         assert pool.count('class="block held"') == mix["blocks"] - len(step["free"])
         for share in step["shares"]:
             assert share["name"] in said

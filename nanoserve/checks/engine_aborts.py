@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from nanoserve.checks.common import agree, attempt, must_raise
+from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating_pieces import GREEDY
 from nanoserve.checks.model import tokens
 from nanoserve.checks.serving import hear, run
@@ -39,6 +39,7 @@ def check_aborts(model: Llama) -> None:
             if lives:
                 ids = told[name].token_ids if name in told else []
                 outputs = {output.request_id: output for output in engine.step()}
+                holds(f"{what}: the next step must tell of it", name in outputs)
                 output = outputs.pop(name)
                 agree(
                     f"{what}: its end",

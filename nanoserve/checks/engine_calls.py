@@ -99,7 +99,8 @@ def check_ends(model: Llama) -> None:
     free = generate(model, prompt, replace(GREEDY, max_tokens=9)).token_ids
     config, eos = model.config, free[3]
     end = free.index(eos) + 1
-    model.config = replace(config, eos_token_id=(eos, free[8]))
+    unused = next(i for i in range(VOCAB) if i not in free)
+    model.config = replace(config, eos_token_id=(unused, eos))
     engine = Engine(model, num_blocks=40)
     at_end = generate(model, [eos, eos], replace(GREEDY, max_tokens=3)).token_ids
     for what, ids, params, wanted in (
