@@ -124,17 +124,13 @@ def check_stops(llm: LLM) -> None:
         agree(f"{what}: reason", last.finish_reason, "stop")
         agree(f"{what}: ids", last.token_ids, free.token_ids[:n])
         agree(f"{what}: free blocks", llm.engine.num_free_blocks, 64)
-    for n in (3, 9):  # a stop id is the last of the ids, and no part of the text
-        params = replace(GREEDY, max_tokens=NEW, stop_token_ids=(free.token_ids[n - 1],))
-        n = 1 + free.token_ids.index(free.token_ids[n - 1])
+    for place in (2, 8):  # a stop id is the last of the ids, and no part of the text
+        params = replace(GREEDY, max_tokens=NEW, stop_token_ids=(free.token_ids[place],))
+        ids = free.token_ids[: 1 + free.token_ids.index(free.token_ids[place])]
         last = spoken(llm, free.prompt_token_ids, params)[-1]
-        agree(f"ids with a stop id at {n}", last.token_ids, free.token_ids[:n])
-        wanted = llm.tokenizer.decode(free.token_ids[: n - 1])
-        agree(
-            f"text with a stop id at {n}, and reason",
-            (last.text, last.finish_reason),
-            (wanted, "stop"),
-        )
+        agree(f"ids with a stop id at {place}", last.token_ids, ids)
+        mine, wanted = (last.text, last.finish_reason), (llm.tokenizer.decode(ids[:-1]), "stop")
+        agree(f"text with a stop id at {place}, and reason", mine, wanted)
     # The last token completes it: an end all the same.
     params = replace(GREEDY, max_tokens=n, stop=(stop,))
     agree(
