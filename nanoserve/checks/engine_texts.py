@@ -108,6 +108,19 @@ def check_chat(llm: LLM, theirs) -> None:
             [o.token_ids for o in outputs],
             [generate(llm.engine.model, ids, params).token_ids for ids in right],
         )
+    asked, plain = [], llm.engine.add_request
+
+    def add_request(name, ids, params):
+        asked.append(set(params.stop_token_ids))
+        plain(name, ids, params)
+
+    llm.engine.add_request = add_request
+    for ignored in (False, True):
+        llm.chat(talks[0], replace(params, ignore_eos=ignored, stop_token_ids=(3,)))
+    del llm.engine.add_request
+    ends = set(llm.tokenizer.turn_ends())
+    holds("the template must end its turns with a token", bool(ends))
+    agree("ids that end a chat, and one that ignores them", asked, [{3, *ends}, {3}])
 
 
 def check_stops(llm: LLM) -> None:
@@ -131,6 +144,10 @@ def check_stops(llm: LLM) -> None:
         agree(f"ids with a stop id at {place}", last.token_ids, ids)
         mine, wanted = (last.text, last.finish_reason), (llm.tokenizer.decode(ids[:-1]), "stop")
         agree(f"text with a stop id at {place}, and reason", mine, wanted)
+    # A stop that begins to form is held back, and sent at the end.
+    params = replace(GREEDY, max_tokens=NEW, stop=(free.text[-5:] + "?!",))
+    last = spoken(llm, free.prompt_token_ids, params)[-1]
+    agree("text that ends in half of a stop", last.text, free.text)
     # The last token completes it: an end all the same.
     params = replace(GREEDY, max_tokens=n, stop=(stop,))
     agree(
