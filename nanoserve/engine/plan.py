@@ -22,13 +22,6 @@ class Share:
     samples: bool
 
 
-def next_share(request: Request, left: int) -> Share:
-    """What it is behind, or as much of it as a step has left."""
-    start = request.computed
-    ids = tuple(request.tokens[start : start + left])
-    return Share(request, start, ids, len(ids) == request.behind)
-
-
 @dataclass(frozen=True)
 class Plan:
     """One step: its shares, in the order of the row that is read."""
@@ -40,3 +33,10 @@ class Plan:
     def sampling(self) -> list[Share]:
         """The shares whose requests get a token, in order."""
         return [share for share in self.shares if share.samples]
+
+
+def next_share(request: Request, left: int) -> Share:
+    """What it is behind, or as much of it as a step has left."""
+    start = request.computed
+    ids = tuple(request.tokens[start : start + left])
+    return Share(request, start, ids, len(ids) == request.behind)
