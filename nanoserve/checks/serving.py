@@ -25,7 +25,7 @@ Scores = dict[str, list[torch.Tensor]]
 GREEDY = SamplingParams(temperature=0, max_tokens=13, ignore_eos=True)
 LENGTHS = (15, 16, 17, 31, 32, 33, 1, 2)  # of the greedy ones: around whole blocks
 SAMPLED = (
-    replace(GREEDY, temperature=1.0, seed=5, logprobs=2),
+    replace(GREEDY, temperature=1.4, seed=5, logprobs=2),
     replace(GREEDY, temperature=1.5, top_k=20, top_p=0.9, seed=7, repetition_penalty=1.3),
     replace(GREEDY, temperature=0.8, seed=5, presence_penalty=1.0, frequency_penalty=0.5),
     replace(GREEDY, temperature=1.0, seed=1, min_tokens=4, stop_token_ids=tuple(range(0, 61, 3))),

@@ -23,7 +23,8 @@ def audit(scheduler: Scheduler) -> None:
         if not 0 <= computed < known:
             raise AssertionError(f"{name}: {computed} of {known} computed")
         if computed > room * scheduler.blocks.block_size:
-            raise AssertionError(f"{name}: {computed} tokens in {room} blocks")
+            what = f"{computed} tokens in {room} blocks"
+            raise AssertionError(f"{name}: {what}")
     for request in waiting:
         if request.table or request.computed:
             raise AssertionError(f"{request.request_id} waits with blocks")

@@ -87,7 +87,8 @@ class Desk:
         )
         self.model, self.tokenizer, self.eos_ids = opened(model)
         if num_blocks is None:
-            num_blocks = blocks_that_fit(self.model, block_size, max_num_seqs)
+            rows = max_num_seqs
+            num_blocks = blocks_that_fit(self.model, block_size, rows)
         config, weight = self.model.config, self.model.embed.weight
         kind = weight.dtype, weight.device
         pool = KVPool(config, num_blocks, block_size, *kind)
@@ -127,7 +128,7 @@ class Desk:
         self.aborted.pop(request_id, None)  # a namesake, long gone
 
     def settled(self, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
-        """The params with nothing left open. ValueError names what is wrong."""
+        """The params with nothing left open, or ValueError."""
         most = params.max_tokens
         if most is None:
             most = max(1, self.max_model_len - len(prompt_ids))

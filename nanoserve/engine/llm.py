@@ -39,7 +39,8 @@ class LLM:
     """
 
     def __init__(self, path: str | PathLike, **settings: Any):
-        self.engine, self.numbers = Engine(path, **settings), itertools.count()
+        self.engine = Engine(path, **settings)
+        self.numbers = itertools.count()
 
     @property
     def tokenizer(self) -> Any:
@@ -60,10 +61,7 @@ class LLM:
         """
         if isinstance(prompts, str) or is_ids(prompts):
             prompts = [prompts]
-        ids = [
-            self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-            for prompt in prompts
-        ]
+        ids = [self.tokenizer.encode(one) if isinstance(one, str) else one for one in prompts]
         return self.answers(ids, params)
 
     def chat(self, conversations: Sequence[Any], params: Params = None) -> list[RequestOutput]:

@@ -38,14 +38,14 @@ class Runner:
     def run(self, plan: Plan) -> tuple[list[int], list[dict[int, Logprob]]]:
         """The next token of each share that samples, and its logprobs."""
         logits, due = self.logits(plan), [s.request for s in plan.sampling]
-        params = [request.params for request in due]
-        texts = [(request.prompt_ids, request.output_ids) for request in due]
+        params = [r.params for r in due]
+        texts = [(r.prompt_ids, r.output_ids) for r in due]
         scores = process(logits, params, texts)
         seeds = [p.seed for p in params]
         places = [len(output) for _, output in texts]
         ids = sample(scores, seeds, places).tolist()
         rows = zip(logits, ids, params, strict=True)
-        return ids, [
-            {} if p.logprobs is None else logprobs_of(row, token, p.logprobs)
-            for row, token, p in rows
+        asked = [
+            {} if p.logprobs is None else logprobs_of(row, i, p.logprobs) for row, i, p in rows
         ]
+        return ids, asked

@@ -110,7 +110,7 @@ class Scheduler(Queues):
         return Plan(tuple(shares), tuple(preempted))
 
     def make_room(self) -> list[Request]:
-        """Let all that run grow; the youngest give way where they can't."""
+        """Let all that run grow; where one cannot, the youngest waits."""
         stopped, i = [], 0
         while i < len(self.running):
             if self.grow(self.running[i]):
@@ -120,7 +120,7 @@ class Scheduler(Queues):
         return stopped
 
     def in_turn(self) -> Iterator[Request]:
-        """All that run; then each that may, admitted when its turn comes."""
+        """All that run, then who is admitted when its turn comes."""
         yield from list(self.running)
         while self.admit():
             yield self.running[-1]
