@@ -79,6 +79,7 @@ def check_audit(model: Llama) -> None:
         ),
         "queued twice": lambda s, r: s.waiting.append(r),
         "waiting with computed tokens": lambda s, r: setattr(s.waiting[0], "computed", 1),
+        "waiting with a table": lambda s, r: s.waiting[0].table.append(r.table[0]),
         "running after its end": lambda s, r: setattr(r, "finish_reason", "stop"),
         "gone from the queues": lambda s, r: s.waiting.clear(),
     }

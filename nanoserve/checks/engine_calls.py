@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nanoserve.checks.common import agree, holds, must_raise
+from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating_pieces import GREEDY, passes
 from nanoserve.checks.model import VOCAB, tokens
 from nanoserve.checks.serving import hear, run
@@ -20,6 +20,7 @@ BAD_SETTINGS = (
     ("max_num_batched_tokens", 0),
     ("max_num_batched_tokens", True),
     ("enable_prefix_caching", None),
+    ("enable_prefix_caching", True),  # until there is one
 )
 
 
@@ -119,6 +120,7 @@ def check_ends(model: Llama) -> None:
     engine.add_request("a", [1] * 60, replace(GREEDY, max_tokens=None))
     agree("tokens that fill the context", len(run(engine)["a"].token_ids), 4)
     small = Engine(model, num_blocks=3, block_size=4)
-    small.add_request("a", [1] * 10, replace(GREEDY, max_tokens=None))
+    unsaid = replace(GREEDY, max_tokens=None)
+    attempt("a small pool, max_tokens None", small.add_request, "a", [1] * 10, unsaid)
     agree("tokens that fill the pool", len(run(small)["a"].token_ids), 3)
     model.config = config
