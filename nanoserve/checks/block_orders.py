@@ -110,7 +110,7 @@ def check_refused(manager: BlockManager, plain: Plain) -> None:
     held, free = [b for t in plain.tables.values() for b in t], plain.queue
     last = manager.num_blocks
     wrong = [("touch", [last], [last]), ("touch", [-1], [-1]), ("free", [*held[:1], last], [last])]
-    wrong += [("free", [-1], [-1]), ("grow", ([], -1), [-1])]
+    wrong += [("free", [-1], [-1]), ("grow", ([], -1), [-1]), ("allocate", (-2,), [-2])]
     if free:
         wrong += [("free", [*held[:1], free[-1]], [free[-1]]), ("touch", [free[0]] * 2, [])]
         wrong += [("free", free[:1], free[:1])]
@@ -140,12 +140,10 @@ def check_audit(manager: BlockManager, plain: Plain) -> None:
         pass
 
     for block in range(manager.num_blocks):
-        for step in (1, -1):
-
-            def miscount(other: BlockManager, block=block, step=step) -> None:
-                other.references[block] += step
-
-            sees(f"a count of block {block} is {step} off", miscount)
+        for n in (1, -1):
+            count = manager.references[block] + n
+            what = f"a count of {count} for block {block}"
+            sees(what, lambda m, b=block, n=count: m.references.__setitem__(b, n))
         if block in manager.queue:
             sees(f"block {block} lost", lambda other, b=block: other.queue.pop(b))
         else:
