@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from nanoserve.checks.block_audit import check_audit
 from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.engine.blocks import BlockManager
 
@@ -124,41 +125,6 @@ def check_refused(manager: BlockManager, plain: Plain) -> None:
         compare(manager, plain, f"{what} {given}, which is refused")
 
 
-def check_audit(manager: BlockManager, plain: Plain) -> None:
-    """An audit sees every spoilt book, and leaves the book as it is."""
-    tables = [[*table] for table in plain.tables.values() if table]
-    before = repr(vars(manager))
-
-    def sees(what: str, spoil: Callable, wrong: list | None = None) -> None:
-        other = copy.deepcopy(manager)
-        spoil(other)
-        must_raise(
-            AssertionError, f"audit, {what}", other.audit, tables if wrong is None else wrong
-        )
-
-    def nothing(other: BlockManager) -> None:
-        pass
-
-    for block in range(manager.num_blocks):
-        for n in (1, -1):
-            count = manager.references[block] + n
-            what = f"a count of {count} for block {block}"
-            sees(what, lambda m, b=block, n=count: m.references.__setitem__(b, n))
-        if block in manager.queue:
-            sees(f"block {block} lost", lambda other, b=block: other.queue.pop(b))
-        else:
-            sees(f"block {block} freed while held", lambda other, b=block: other.put_back(b))
-    for i, table in enumerate(tables):
-        sees("a table unknown to the books", nothing, [*tables, table])
-        sees("a table forgotten", nothing, tables[:i] + tables[i + 1 :])
-        sees(
-            "a block twice in a table", nothing, [*tables[:i], table + table[:1], *tables[i + 1 :]]
-        )
-    sees("a table with a block that is not there", nothing, [*tables, [manager.num_blocks]])
-    sees("a free block that is not there", lambda other: other.put_back(-1))
-    holds("an audit must change nothing", repr(vars(manager)) == before)
-
-
 def check_random(num_blocks: int, block_size: int, steps: int, seed: int = 0) -> None:
     """Many texts and a large pool, for long: seeded, against the model after every step."""
     rng = random.Random(seed)
@@ -183,7 +149,7 @@ def check_blocks() -> None:
 
         def look(manager: BlockManager, plain: Plain) -> None:
             check_refused(manager, plain)
-            check_audit(manager, plain)
+            check_audit(manager, [table for table in plain.tables.values() if table])
 
         states = every_order(num_blocks, block_size, depth, look)
         holds(f"{num_blocks} blocks must have many states, not {states}", states > 5)
@@ -191,6 +157,8 @@ def check_blocks() -> None:
         check_random(num_blocks, block_size, 400, num_blocks)
     plain = attempt("BlockManager", BlockManager, 5)
     agree("block size where none is asked for", plain.block_size, 16)
+    many = 10**17 + 1  # past what a float can tell apart
+    agree(f"blocks_for of {many} tokens", plain.blocks_for(many), many // 16 + 1)
     sizes = [plain.blocks_for(n) for n in (0, 1, 15, 16, 17, 32, 33)]
     agree("blocks_for of 0, 1, 15, 16, 17, 32, 33 tokens", sizes, [0, 1, 1, 1, 2, 2, 3])
     for count, size in ((0, 4), (4, 0), (-1, 4)):
