@@ -114,7 +114,7 @@ def check_refused(manager: BlockManager, plain: Plain) -> None:
     wrong += [("free", [-1], [-1]), ("grow", ([], -1), [-1]), ("allocate", (-2,), [-2])]
     if free:
         wrong += [("free", [*held[:1], free[-1]], [free[-1]]), ("touch", [free[0]] * 2, [])]
-        wrong += [("free", free[:1], free[:1])]
+        wrong += [("free", free[:1], free[:1]), ("free", [free[0], *held[:1]], free[:1])]
     if held:
         wrong += [("free", [held[0], held[0]], []), ("touch", [held[-1], last], [last])]
     for what, given, words in wrong:
