@@ -87,9 +87,11 @@ def write(model: Llama, prompts: list[list[int]], most: int, block_size: int) ->
 
 
 @torch.inference_mode()
-def check_texts(board: Scoreboard, path, theirs: nn.Module, model: Llama, prompts, most=6) -> None:
+def check_texts(
+    board: Scoreboard, path, theirs: nn.Module, model: Llama, prompts, most=6, sizes=(3, 16)
+) -> None:
     """Ids and scores of texts in company, each against HuggingFace alone, without a cache."""
-    for size in (3, 16):
+    for size in sizes:
         for text in attempt("texts in company", write, model, prompts, most, size):
             ids, n = text.tokens, text.prompt
             wanted = theirs(torch.tensor([ids[:-1]]), use_cache=False).logits[0, n - 1 :]

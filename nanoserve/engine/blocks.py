@@ -57,6 +57,8 @@ class BlockManager:
 
     def allocate(self, count: int) -> list[int] | None:
         """So many free blocks, each with one holder; all, or None."""
+        if count < 0:
+            raise ValueError(f"cannot hand out {count} blocks")
         if count > self.num_free:
             return None
         return [self.take() for _ in range(count)]

@@ -47,7 +47,8 @@ def check_spans(spans: Sequence[Span], num_blocks: int, block_size: int) -> None
                 f"{span.new} new: wanted 0 or more, and 1 or more"
             )
         known = range(num_blocks)
-        if foreign := [block for block in span.table if block not in known]:
+        foreign = [block for block in span.table if block not in known]
+        if foreign:
             raise ValueError(
                 f"span {i} names blocks {foreign}, and the pool has "
                 f"{num_blocks}, from 0 to {num_blocks - 1}"
