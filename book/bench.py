@@ -19,6 +19,7 @@ import threading
 import time
 from pathlib import Path
 
+import bench_engine
 import torch
 from torch.utils.benchmark import Timer
 
@@ -281,6 +282,8 @@ MEASURES = {
     "step": measure_step,
     "rows": measure_rows,
     "cache": measure_cache,
+    "engine": bench_engine.measure_engine,
+    "python": bench_engine.measure_python,
     "batch": measure_batch,
 }
 
@@ -347,6 +350,7 @@ def rows(results: dict):
     for n in next(iter(results.get("batch", {}).values()), ()):
         title = f"a batch of {n}"
         yield row(title, results["batch"], n, "tokens/s", 1)
+    yield from bench_engine.rows(results, row)
     for command, seconds in results["book"].items():
         yield f"the book, {command}", "s", {"time": [seconds]}
 
@@ -425,6 +429,11 @@ def bench_batch(rounds: int) -> dict:
     return turns("batch", ("ours", "hf-eager"), rounds, weights_dir() / DEFAULT)
 
 
+def bench_the_engine(rounds: int) -> dict:
+    """A mix of requests, and what Python takes of a step."""
+    return bench_engine.bench_engine(turns, rounds, weights_dir() / DEFAULT)
+
+
 def bench_book(rounds: int) -> dict:
     """The book's own commands, once set up, and each day alone: command -> seconds."""
     programs = Path(sys.executable).parent
@@ -449,6 +458,7 @@ PARTS = {
     "cache": bench_cache,
     "rows": bench_rows,
     "batch": bench_batch,
+    "engine": bench_the_engine,
     "book": bench_book,
 }
 

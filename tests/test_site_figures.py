@@ -11,7 +11,8 @@ from site_visit import CHAPTERS, NARROW, ROOT, SITE, WIDE, listed, missing
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-ROPE, GQA, ROOFLINE = "book/day04", "book/day06", "book/day11"
+ROPE, GQA = "book/day04", "book/day06"
+ROOFLINE, SCHEDULER = "book/day11", "book/day16"
 NAMES = sorted(path.stem for path in (ROOT / "book/_static").glob("*.html"))
 FIGURES = [
     (f"book/{path.stem}", f".{name}-figure")
@@ -150,6 +151,30 @@ def test_roofline_by_mouse_and_by_keyboard(opened):
     before = said(figure)
     figure.locator("[data-is=rate]").fill("400")
     assert said(figure) != before
+
+
+def test_scheduler_by_keyboard(opened):
+    page, figure = opened(SCHEDULER, ".scheduler-figure")
+    assert said(figure).startswith("Step 40 of 80. B, E, G, H write.")
+    figure.locator("input.step").focus()
+    page.keyboard.press("Home")
+    assert said(figure).startswith("Step 1 of 80. A reads 8 and gets a token.")
+    page.keyboard.press("End")
+    assert said(figure) == "Step 80 of 80. H writes. Free: 20 of 24 blocks."
+    figure.locator("input.longest").focus()
+    page.keyboard.press("Space")
+    assert "of 64." in said(figure)
+    figure.locator("input.blocks").focus()
+    for _ in range(18):
+        page.keyboard.press("ArrowLeft")
+    assert said(figure).endswith("of 6 blocks.")
+    assert figure.locator("svg.time .gone").count() > 0
+    figure.locator("select.who").select_option("B")
+    figure.locator("input.new").focus()
+    page.keyboard.press("End")
+    assert "Refused: B." in said(figure)
+    figure.locator("button.anew").press("Enter")
+    assert said(figure).startswith("Step 1 of 80.")
 
 
 @every_figure

@@ -1,6 +1,7 @@
 """A weaker test, of a kind that is often shipped: run as a script against some nanoserve.
 
-HuggingFace's own initial weights, head_dim 8, one row of eight tokens, the last hidden state.
+HuggingFace's own initial weights, head_dim 8, one row of eight tokens, the last hidden state; then
+one request of the engine, alone: twenty greedy tokens, in a roomy pool.
 """
 
 import tempfile
@@ -8,7 +9,9 @@ import tempfile
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from nanoserve.engine.engine import Engine
 from nanoserve.model import Llama
+from nanoserve.sampling import SamplingParams
 
 config = LlamaConfig(
     vocab_size=64,
@@ -38,3 +41,9 @@ with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
     wanted = theirs(ids, output_hidden_states=True).hidden_states[-1]
     ours = Llama.from_pretrained(folder)
     torch.testing.assert_close(ours.norm(ours.hidden_states(ids)[-1]), wanted, rtol=1e-5, atol=1e-5)
+    engine = Engine(ours, num_blocks=64)
+    engine.add_request("a", ids[0].tolist(), SamplingParams(temperature=0, max_tokens=20))
+    while engine.has_unfinished():
+        (output,) = engine.step()
+    wanted = theirs.generate(ids, do_sample=False, max_new_tokens=20, eos_token_id=None)
+    assert output.token_ids == wanted[0, 8:].tolist()

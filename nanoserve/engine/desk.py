@@ -1,0 +1,189 @@
+"""Where requests come in, are refused, and let go.
+
+Built in the book: day16. Edit there, then run book/tangle.py.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+from nanoserve.checkpoints import checkpoint_path
+from nanoserve.engine.audit import audit
+from nanoserve.engine.blocks import BlockManager
+from nanoserve.engine.pool import KVPool
+from nanoserve.engine.request import Request, RequestOutput
+from nanoserve.engine.runner import Runner
+from nanoserve.engine.scheduler import Scheduler
+from nanoserve.generate import check_prompt, eos_ids, stop_ids
+from nanoserve.model import Llama
+from nanoserve.products import use_onednn
+from nanoserve.sampling import SamplingParams
+
+POOL_BYTES = 2**29  # of the pool, where num_blocks is not given
+
+
+def blocks_that_fit(model: Llama, block_size: int, rows: int) -> int:
+    """As many as POOL_BYTES hold, and no more than `rows` can fill."""
+    config, dtype = model.config, model.embed.weight.dtype
+    each = config.kv_cache_bytes_per_token(dtype) * block_size
+    most = rows * -(-config.max_position_embeddings // block_size)
+    return max(1, min(most, POOL_BYTES // each))
+
+
+def check_settings(caching: bool, **counts: Any) -> None:
+    """ValueError for a setting that is not honoured."""
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise ValueError(f"{name} must be 1 or more, got {count!r}")
+    if caching is not False:
+        raise ValueError(
+            f"enable_prefix_caching is {caching!r}: this engine has no "
+            "prefix cache yet (Day 18 builds it), leave it False"
+        )
+
+
+def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
+    """A model, its tokenizer or None, and the ids that end a text."""
+    if not isinstance(model, str | PathLike):
+        return model, None, eos_ids(model.config)
+    path = checkpoint_path(model)
+    tokenizer, model = None, Llama.from_pretrained(path)
+    use_onednn(model)  # as it was, where that cannot be
+    if (path / "tokenizer.json").is_file():
+        from nanoserve.text import Tokenizer  # it needs its extra
+
+        tokenizer = Tokenizer.from_pretrained(path)
+    return model, tokenizer, stop_ids(path)
+
+
+def new_detokenizer(tokenizer: Any, stop: Sequence[str]) -> Any:
+    """What makes a text of ids, one at a time."""
+    from nanoserve.text import Detokenizer
+
+    return Detokenizer(tokenizer, stop)
+
+
+class Desk:
+    """Where requests come in, and are let go."""
+
+    def __init__(
+        self,
+        model: Llama | str | PathLike,
+        *,
+        block_size: int = 16,
+        num_blocks: int | None = None,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int = 512,
+        enable_prefix_caching: bool = False,
+    ):
+        check_settings(
+            enable_prefix_caching,
+            block_size=block_size,
+            num_blocks=1 if num_blocks is None else num_blocks,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+        )
+        self.model, self.tokenizer, self.eos_ids = opened(model)
+        if num_blocks is None:
+            rows = max_num_seqs
+            num_blocks = blocks_that_fit(self.model, block_size, rows)
+        config, weight = self.model.config, self.model.embed.weight
+        kind = weight.dtype, weight.device
+        pool = KVPool(config, num_blocks, block_size, *kind)
+        self.runner = Runner(self.model, pool)
+        self.scheduler = Scheduler(
+            BlockManager(num_blocks, block_size),
+            max_num_seqs,
+            max_num_batched_tokens,
+        )
+        # The last token of a text is never read: it needs no place.
+        room = num_blocks * block_size + 1
+        self.max_model_len = min(config.max_position_embeddings, room)
+        self.requests: dict[str, Request] = {}  # that have not ended
+        self.texts: dict[str, Any] = {}  # a Detokenizer for each of them
+        self.aborted: dict[str, RequestOutput] = {}  # to be told of
+
+    def add_request(
+        self,
+        request_id: str,
+        prompt_ids: Sequence[int],
+        params: SamplingParams | None = None,
+    ) -> None:
+        """Let a request wait. ValueError, at once, if it can never run.
+
+        max_tokens None is as much as the context and the pool hold.
+        """
+        if request_id in self.requests:
+            taken = f"request id {request_id!r} is in use"
+            raise ValueError(f"{taken}: give another one")
+        params = self.settled(prompt_ids, params or SamplingParams())
+        request = Request(request_id, tuple(map(int, prompt_ids)), params)
+        self.scheduler.add(request)
+        self.requests[request_id] = request
+        if self.tokenizer is not None:
+            detokenizer = new_detokenizer(self.tokenizer, params.stop)
+            self.texts[request_id] = detokenizer
+        self.aborted.pop(request_id, None)  # a namesake, long gone
+
+    def settled(self, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
+        """The params with nothing left open, or ValueError."""
+        most = params.max_tokens
+        if most is None:
+            most = max(1, self.max_model_len - len(prompt_ids))
+        check_prompt(self.model.config, prompt_ids, most)
+        if params.stop and self.tokenizer is None:
+            raise ValueError(
+                "stop texts need a tokenizer, and a checkpoint's folder "
+                "has it: pass stop_token_ids instead"
+            )
+        ends = () if params.ignore_eos else self.eos_ids
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        stops = (*params.stop_token_ids, *ends)
+        return replace(params, max_tokens=most, stop_token_ids=stops, seed=seed)
+
+    def abort(self, request_id: str) -> bool:
+        """End a request; the next step tells of it. False: none runs."""
+        request = self.requests.get(request_id)
+        if request is None:
+            return False
+        self.scheduler.finish(request, "abort")
+        self.aborted[request_id] = self.output(request)
+        return True
+
+    def output(self, request: Request) -> RequestOutput:
+        """All of a request so far; what has ended is forgotten here."""
+        ended = request.finish_reason is not None
+        if ended:
+            del self.requests[request.request_id]
+            self.texts.pop(request.request_id, None)
+        asked = request.params.logprobs is not None
+        return RequestOutput(
+            request.request_id,
+            list(request.prompt_ids),
+            request.output_ids,
+            request.text,
+            ended,
+            request.finish_reason,
+            list(request.logprobs) if asked else None,
+            request.cached,
+        )
+
+    def has_unfinished(self) -> bool:
+        """Whether a request waits or runs."""
+        return bool(self.requests)
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks of the pool that nobody holds."""
+        return self.scheduler.blocks.num_free
+
+    def audit(self) -> None:
+        """AssertionError where the books disagree."""
+        audit(self.scheduler)
+        queued = {*self.scheduler.running, *self.scheduler.waiting}
+        if queued != {*self.requests.values()}:
+            raise AssertionError("the queues and the requests disagree")
+        if not self.texts.keys() <= self.requests.keys():
+            raise AssertionError("a text of a request that has ended")

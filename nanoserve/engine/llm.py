@@ -1,0 +1,105 @@
+"""Texts in, texts out: the engine for a list of prompts.
+
+Built in the book: day16. Edit there, then run book/tangle.py.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from typing import Any
+
+from nanoserve.engine.engine import Engine
+from nanoserve.engine.request import RequestOutput
+from nanoserve.sampling import SamplingParams
+
+Params = SamplingParams | Sequence[SamplingParams] | None
+
+
+def one_each(prompts: Sequence, params: Params) -> Sequence[SamplingParams]:
+    """Params for each prompt. ValueError for another number of them."""
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise ValueError(
+            f"{len(prompts)} prompts and {len(params)} params: wanted one for all, or one for each"
+        )
+    return params
+
+
+def is_ids(prompt: Sequence) -> bool:
+    """Whether this is one prompt's ids, and no list of prompts."""
+    return len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
+
+
+class LLM:
+    """An engine of its own, run until a list of prompts is answered.
+
+    `path` is a checkpoint's folder or name; the settings are Engine's.
+    """
+
+    def __init__(self, path: str | PathLike, **settings: Any):
+        self.engine = Engine(path, **settings)
+        self.numbers = itertools.count()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The checkpoint's. ValueError where it has none."""
+        if self.engine.tokenizer is None:
+            raise ValueError("the checkpoint has no tokenizer.json: pass lists of ids")
+        return self.engine.tokenizer
+
+    def generate(
+        self,
+        prompts: str | Sequence[str | Sequence[int]],
+        params: Params = None,
+    ) -> list[RequestOutput]:
+        """The answers, in the order of the prompts: texts, or ids.
+
+        `params` is one for all or one for each. ValueError, before any
+        work, where one of the prompts is refused.
+        """
+        if isinstance(prompts, str) or is_ids(prompts):
+            prompts = [prompts]
+        ids = [self.tokenizer.encode(one) if isinstance(one, str) else one for one in prompts]
+        return self.answers(ids, params)
+
+    def chat(self, conversations: Sequence[Any], params: Params = None) -> list[RequestOutput]:
+        """The next message of each conversation, a list of messages.
+
+        A message is {"role": ..., "content": ...}; one conversation may
+        stand alone. The template's own end of a turn ends an answer too.
+        """
+        if conversations and isinstance(conversations[0], dict):
+            conversations = [conversations]
+        ids = [self.tokenizer.chat(messages) for messages in conversations]
+        ends = self.tokenizer.turn_ends()
+        params = [
+            p if p.ignore_eos else replace(p, stop_token_ids=(*p.stop_token_ids, *ends))
+            for p in one_each(ids, params)
+        ]
+        return self.answers(ids, params)
+
+    def answers(self, prompts: Sequence[Sequence[int]], params: Params) -> list[RequestOutput]:
+        """Run the engine until all of these have ended."""
+        wanted = one_each(prompts, params)
+        names = [f"llm-{next(self.numbers)}" for _ in prompts]
+        ended = dict.fromkeys(names)
+        try:
+            for i, name in enumerate(names):
+                self.add(i, name, prompts[i], wanted[i])
+            while None in ended.values():
+                for output in self.engine.step():
+                    if output.finished:
+                        ended[output.request_id] = output
+        finally:  # after an error or Ctrl-C nothing may go on
+            for name in names:
+                self.engine.abort(name)
+        return [ended[name] for name in names]
+
+    def add(self, i: int, name: str, ids: Sequence[int], params: SamplingParams) -> None:
+        """Let a prompt wait. ValueError says which one was refused."""
+        try:
+            self.engine.add_request(name, ids, params)
+        except ValueError as error:
+            raise ValueError(f"prompt {i}: {error}") from None
