@@ -77,12 +77,12 @@ def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Se
             held = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
             text = text[: len(text) - max(held, default=0)]
         if (sent, stream.stopped) != (text, stopped):
-            what = f"sent of {'|'.join(parts)}, at {there}, stops {stops}; stopped"
+            what = f"tokens {'|'.join(parts)}, stops {stops}: (sent, stopped) after {there}"
             agree(what, (sent, stream.stopped), (text, stopped))
     sent += stream.finish() + stream.finish()
     text, stopped = wanted(there, stops)
     if (sent, stream.stopped) != (text, stopped):
-        what = f"sent of {'|'.join(parts)} in the end, stops {stops}; stopped"
+        what = f"tokens {'|'.join(parts)}, stops {stops}: (sent, stopped) after finish, twice"
         agree(what, (sent, stream.stopped), (text, stopped))
 
 
