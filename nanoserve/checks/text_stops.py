@@ -8,6 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from nanoserve.checks.common import agree, attempt, must_raise
 from nanoserve.checks.text_streams import MARK, streamed
+from nanoserve.template import open_end
 from nanoserve.text import Detokenizer, Tokenizer
 
 
@@ -63,7 +64,16 @@ def check_stops() -> None:
             ids = [number[part] for part in parts]
             for stops in STOPS:
                 check_stop(tokenizer, ids, parts, stops)
+    check_open_end(words)
     check_odd_stops(tokenizer)
+
+
+def check_open_end(texts: Collection[str]) -> None:
+    """Ends of texts that may become one of several words, against the words' own beginnings."""
+    for text, words in product(["", *texts, "xab"], [(), *STOPS]):
+        begun = [n for word in words for n in range(1, len(word)) if text.endswith(word[:n])]
+        mine = attempt("open_end", open_end, text, words)
+        agree(f"open_end({text!r}, {words})", mine, max(begun, default=0))
 
 
 def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Sequence) -> None:
