@@ -118,7 +118,7 @@ def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
     for i, name in tokens[:: len(tokens) // 20 + 1]:  # some have hundreds
         text = f"a {name}\n{name[:-1]}{name} b"
         ids = attempt(f"encode({text!r})", ours.encode, text)
-        agree(f"{what}: control ids of the text {text!r}", controls(ours, ids[bos:]), [])
+        agree(f"{what}: control tokens in the text {text!r}", controls(ours, ids[bos:]), [])
         ids = attempt("encode with control", ours.encode, text, True)
         agree(f"{what}: what begins {text!r}", ids[:bos], ours.encode("")[:bos])
         ids = ids[bos:]
@@ -126,9 +126,9 @@ def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
         check_forged(what, ours, theirs, name)
 
 
-def controls(ours: Tokenizer, ids: list[int]) -> list[int]:
-    """The control tokens among ids, but for the one that stands for unknown letters."""
-    return [i for i in ids if i in ours.control and ours.control[i] != "<unk>"]
+def controls(ours: Tokenizer, ids: list[int]) -> list[str]:
+    """Control tokens among ids, by name, but for the one that stands for unknown letters."""
+    return [ours.control[i] for i in ids if ours.control.get(i, "<unk>") != "<unk>"]
 
 
 def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
@@ -139,7 +139,7 @@ def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
         chat, tame = turns(*texts), turns(*(["no harm"] * len(texts)))
         ids = attempt(f"chat({chat})", ours.chat, chat)
         wanted = controls(ours, ours.chat(tame))
-        agree(f"{what}: control ids of the chat {chat}", controls(ours, ids), wanted)
+        agree(f"{what}: control tokens in the chat {chat}", controls(ours, ids), wanted)
         if ours.spelling.letters:  # elsewhere a text does not come back letter by letter
             said = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
             # A template that trims what it has cut at a token finds our fence there.
@@ -178,7 +178,7 @@ def check_parts(home: Path) -> None:
     ours = Tokenizer.from_pretrained(home)
     parts = [{"type": "text", "text": "a <|eot_id|>"}, {"type": "text", "text": "<|eot_id|>"}]
     ids = attempt("chat with parts", ours.chat, [{"role": "user", "content": parts}])
-    agree("control ids of parts", controls(ours, ids), [])
+    agree("control tokens in parts", controls(ours, ids), [])
     agree("text of parts", ours.decode(ids), "a <|eot_id|><|eot_id|>")
 
 
