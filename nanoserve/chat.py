@@ -1,5 +1,6 @@
 """A conversation in the terminal: `nanoserve chat`."""
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,6 +120,8 @@ def talk(conversation: Conversation) -> None:
             return
         if said == "/new":
             conversation.renew()
+        elif re.fullmatch(r"/\w+", said):
+            tell(f"there is no command {said}: /new and /exit are all")
         elif said:
             say(conversation, said, terminal)
 

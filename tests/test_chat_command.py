@@ -139,6 +139,14 @@ def test_a_full_context_is_said_and_the_conversation_goes_on(made, monkeypatch, 
     assert "and the context holds 192: /new begins another one" in err
 
 
+def test_an_unknown_command_is_no_question(made, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("/help\n"))
+    talking = conversation(made)
+    talk(talking)
+    assert "there is no command /help: /new and /exit are all" in capsys.readouterr().err
+    assert talking.messages == []
+
+
 def test_an_answer_that_is_left_is_kept_as_far_as_it_came(made):
     talking = conversation(made)
     whole = "".join(conversation(made).answer("Hi"))

@@ -77,7 +77,7 @@ def test_no_message_of_pieces_of_names_makes_a_control_token(both, said):
     texts = ["".join(cuts[i % len(cuts)] for i in part) for part in said]
     roles = ("user", "assistant")
 
-    def chat(texts: list[str]) -> list[int]:
+    def chat(texts: list[str]) -> list[str]:
         messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
         return controls(ours, ours.chat(messages))
 

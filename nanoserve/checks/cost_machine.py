@@ -28,7 +28,8 @@ def check_machine() -> None:
         ({"a": Cost(7000, 500), "b": Cost(0, 200), "c": Cost(9000, 100)}, 18.0),
     )
     for parts, wanted in cases:
-        agree(f"seconds of {parts}", float(attempt("seconds", machine.seconds, parts)), wanted)
+        spent = float(attempt("seconds", machine.seconds, parts))
+        agree(f"seconds at 100 bytes and 1,000 operations a second of {parts}", spent, wanted)
 
 
 def check_measure() -> None:
@@ -46,13 +47,16 @@ def check_measure() -> None:
         rows.clear()
         with FlopCounterMode(display=False) as counter:
             work()
-        runs.append((max(rows), sum(read.values()), counter.get_total_flops()))
+        runs.append((max(rows, default=0), sum(read.values()), counter.get_total_flops()))
         return 2.0
 
     read, rows, kinds = {}, set(), set()
     machine = attempt("measure", measure, product, seconds)
     agree("what measure gives", type(machine), Machine)
     agree("works that measure times", len(runs), 2)
+    holds(
+        "each work of measure must multiply by the `product` it is given", all(r[0] for r in runs)
+    )
     agree("dtypes that measure multiplies", kinds, {(torch.float32, torch.float32)})
     (few, nbytes, _), (many, _, flops) = sorted(runs)
     agree("rows of the work that reads", few, 1)

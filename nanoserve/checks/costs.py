@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nanoserve.cache import KVCache
-from nanoserve.checks.common import BF16, F32, agree, attempt, must_raise
+from nanoserve.checks.common import BF16, F32, agree, attempt, holds, must_raise
 from nanoserve.checks.cost_machine import check_clock, check_machine, check_measure
 from nanoserve.checks.model import SIZES, VARIANTS
 from nanoserve.comparison import Scoreboard
@@ -22,6 +22,7 @@ from nanoserve.cost import Cost, step_cost
 from nanoserve.reference import transformers
 
 PARTS = ("blocks", "attention", "head")
+COUNTED = {"attention": ", with the pairs that the mask hides,"}
 # Texts, new tokens of each, tokens with those before them, and how many are scored.
 SHAPES = (
     (1, 1, 1, 1),
@@ -69,8 +70,9 @@ def ours(config: ModelConfig, shape: tuple[int, ...], **bits: int) -> dict[str, 
     given = {"batch": batch, "new": new, "context": context, "scored": scored}
     parts = attempt(what, step_cost, config, **given, **bits)
     agree(f"{what}: its parts", sorted(parts), sorted(PARTS))
-    numbers = {type(n).__name__ for part in parts.values() for n in (part.flops, part.bytes)}
-    agree(f"{what}: its numbers are", numbers, {"int"})
+    for name, part in parts.items():
+        whole = type(part.flops) is int and type(part.bytes) is int
+        holds(f"{what}: operations and bytes must be of type int", whole, f"{name} has {part}")
     return parts
 
 
@@ -84,13 +86,15 @@ def check_operations(
 ) -> None:
     """By part and for every shape, the counter's number on HuggingFace's model of `theirs`."""
     model = their_meta_model(theirs)
+    head = "tied" if config.tie_word_embeddings else "untied"
     for shape in shapes:
         mine = ours(config, shape)
         wanted, held = counted(model, shape)
-        name = "{} texts, {} new of {}, {} scored".format(*shape)
+        name = "texts {}, {} new of {}, {} scored, head {}".format(*shape, head)
         for part in PARTS:
             flops = mine[part].flops
-            exactly(board, ref, "operations", f"{part} of {name}", flops, wanted[part])
+            full = f"{part}{COUNTED.get(part, '')} of {name}"
+            exactly(board, ref, "operations", full, flops, wanted[part])
         what = "bytes of the cache"
         exactly(board, ref, what, f"DynamicCache, {name}", mine["attention"].bytes, held)
     # HuggingFace's cache is as long as it is; ours has places.

@@ -23,8 +23,6 @@ from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.reference import transformers
 from nanoserve.text import Tokenizer
 
-EXACT = {"rtol": 0.0, "atol": 0.0}
-
 
 def tokenizers(paths: Any) -> Iterator[tuple[Path, str, Tokenizer, Any]]:
     """Each checkpoint's, then one of each family: (folder, what is made, ours, HuggingFace's).
@@ -47,16 +45,24 @@ def both(home: Path) -> tuple[Tokenizer, Any]:
     return attempt(f"Tokenizer of {home.name}", Tokenizer.from_pretrained, home), theirs
 
 
-def letters(text: str) -> torch.Tensor:
-    """A text as numbers, one for each letter, and one more: there are empty texts."""
-    return torch.tensor([len(text), *map(ord, text)])
+def exactly(board: Scoreboard, path: Path, what: str, name: str, mine: Any, wanted: Any) -> None:
+    """Two texts, or two lists of ids; where they part, both are shown."""
+    agree(f"type of {name} ({what})", type(mine), type(wanted))
+    pair = []
+    for x in (mine, wanted):  # one number more than it has: there are empty ones
+        pair.append(torch.tensor([len(x), *(map(ord, x) if isinstance(x, str) else x)]))
+    try:
+        board.compare(path, what, name, *pair, rtol=0.0, atol=0.0)
+    except AssertionError as error:
+        shown = f"Mine is {mine!r:.300}\nHuggingFace's is {wanted!r:.300}"
+        raise AssertionError(f"{error}\n{shown}") from error
 
 
-def ids_of(what: str, act: Any, *inputs: Any) -> torch.Tensor:
-    """What a call of ours gives, as ids, after one more: there are empty lists."""
+def ids_of(what: str, act: Any, *inputs: Any) -> list[int]:
+    """What a call of ours gives, as ids."""
     ids = attempt(what, act, *inputs)
     holds(f"{what} must give a list of int", type(ids) is list and {*map(type, ids)} <= {int})
-    return torch.tensor([len(ids), *ids])
+    return ids
 
 
 def compare_texts(board: Scoreboard, path: Path, what: str, ours: Tokenizer, theirs: Any) -> None:
@@ -67,12 +73,11 @@ def compare_texts(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
         name = told(path, f"{text[:30]!r}")
         ids = ids_of(f"encode({name})", ours.encode, text)
         wanted = theirs(text).input_ids
-        want = torch.tensor([len(wanted), *wanted])
-        board.compare(path, f"ids of texts{what}", name, ids, want, **EXACT)
+        exactly(board, path, f"ids of texts{what}", name, ids, wanted)
         for skip in (True, False):
-            mine = letters(attempt("decode", ours.decode, wanted, not skip))
-            want = letters(theirs.decode(wanted, skip_special_tokens=skip))
-            board.compare(path, f"texts of ids{what}", name, mine, want, **EXACT)
+            mine = attempt("decode", ours.decode, wanted, not skip)
+            want = theirs.decode(wanted, skip_special_tokens=skip)
+            exactly(board, path, f"texts of ids{what}", name, mine, want)
 
 
 def named(ours: Tokenizer, text: str) -> bool:
@@ -95,9 +100,8 @@ def compare_chats(board: Scoreboard, path: Path, what: str, ours: Tokenizer, the
                 must_raise(ValueError, f"the chat {name}", ours.chat, messages, asks)
                 continue
             ids = ids_of(f"chat({name}, {asks})", ours.chat, messages, asks)
-            want = torch.tensor([len(wanted), *wanted])
             full = told(path, f"{name}, add_generation_prompt={asks}")
-            board.compare(path, f"ids of chats{what}", full, ids, want, **EXACT)
+            exactly(board, path, f"ids of chats{what}", full, ids, wanted)
         agree(f"the caller's messages after chat({name})", json.dumps(messages), before)
 
 
@@ -114,7 +118,7 @@ def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
     for i, name in tokens[:: len(tokens) // 20 + 1]:  # some have hundreds
         text = f"a {name}\n{name[:-1]}{name} b"
         ids = attempt(f"encode({text!r})", ours.encode, text)
-        agree(f"{what}: control ids of the text {text!r}", controls(ours, ids[bos:]), [])
+        agree(f"{what}: control tokens in the text {text!r}", controls(ours, ids[bos:]), [])
         ids = attempt("encode with control", ours.encode, text, True)
         agree(f"{what}: what begins {text!r}", ids[:bos], ours.encode("")[:bos])
         ids = ids[bos:]
@@ -122,9 +126,9 @@ def check_control(path: Path, ours: Tokenizer, theirs: Any) -> None:
         check_forged(what, ours, theirs, name)
 
 
-def controls(ours: Tokenizer, ids: list[int]) -> list[int]:
-    """The control tokens among ids, but for the one that stands for unknown letters."""
-    return [i for i in ids if i in ours.control and ours.control[i] != "<unk>"]
+def controls(ours: Tokenizer, ids: list[int]) -> list[str]:
+    """Control tokens among ids, by name, but for the one that stands for unknown letters."""
+    return [ours.control[i] for i in ids if ours.control.get(i, "<unk>") != "<unk>"]
 
 
 def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
@@ -135,7 +139,7 @@ def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
         chat, tame = turns(*texts), turns(*(["no harm"] * len(texts)))
         ids = attempt(f"chat({chat})", ours.chat, chat)
         wanted = controls(ours, ours.chat(tame))
-        agree(f"{what}: control ids of the chat {chat}", controls(ours, ids), wanted)
+        agree(f"{what}: control tokens in the chat {chat}", controls(ours, ids), wanted)
         if ours.spelling.letters:  # elsewhere a text does not come back letter by letter
             said = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
             # A template that trims what it has cut at a token finds our fence there.
@@ -157,8 +161,7 @@ def check_templates(board: Scoreboard) -> None:
                     messages, add_generation_prompt=True, return_dict=False
                 )
                 ids = ids_of(f"chat with the template {name}", ours.chat, messages)
-                want = torch.tensor([len(wanted), *wanted])
-                board.compare(home, "ids by templates", name, ids, want, **EXACT)
+                exactly(board, home, "ids by templates", name, ids, wanted)
             if name.startswith(("joined", "a token")):
                 check_forged(f"template {name}", ours, theirs, "<|eot_id|>")
         check_parts(home)
@@ -175,7 +178,7 @@ def check_parts(home: Path) -> None:
     ours = Tokenizer.from_pretrained(home)
     parts = [{"type": "text", "text": "a <|eot_id|>"}, {"type": "text", "text": "<|eot_id|>"}]
     ids = attempt("chat with parts", ours.chat, [{"role": "user", "content": parts}])
-    agree("control ids of parts", controls(ours, ids), [])
+    agree("control tokens in parts", controls(ours, ids), [])
     agree("text of parts", ours.decode(ids), "a <|eot_id|><|eot_id|>")
 
 

@@ -5,9 +5,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Library
+from tokenizers import models
+
 from nanoserve.checkpoints.headers import CheckpointError
 from nanoserve.checks.common import agree, attempt, holds, must_raise
-from nanoserve.checks.text import refused
+from nanoserve.checks.text import ids_of, refused
 from nanoserve.checks.text_cases import turns
 from nanoserve.checks.text_made import save
 from nanoserve.text import Tokenizer
@@ -27,6 +30,7 @@ def check_files() -> None:
             holds("a tokenizer's prefix must be one that nobody can guess", new, again)
         home = save(Path(folder) / "tokenizer", "byte level")
         check_settings(home)
+        check_unknown()
         check_broken(home)
 
 
@@ -63,13 +67,23 @@ def check_settings(home: Path) -> None:
     ours = Tokenizer.from_pretrained(home)
     refused("a chat without a template", "no chat template", ours.chat, hi)
     agree("ends of answers without a template", ours.turn_ends(), ())
-    ids = ours.encode("some words and more")
+    ids = ids_of("encode", ours.encode, "some words and more")
     for change in ({"length": 40}, {"length": 40, "pad_id": 3}):
         ours.library.enable_padding(**change)
         ours.library.enable_truncation(2)
         ours.library.save(str(home / "tokenizer.json"))
         again = Tokenizer.from_pretrained(home)
         agree("ids where the file pads and cuts", again.encode("some words and more"), ids)
+
+
+def check_unknown() -> None:
+    """A letter that no token has becomes the token for it, by its id, names or none."""
+    library = Library(models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>"))
+    library.add_special_tokens(["<unk>"])
+    ours = attempt("Tokenizer with an unk_token", Tokenizer, library, {})
+    for control in (False, True):
+        ids = ids_of(f"encode('ab', {control}) where no token has a b", ours.encode, "ab", control)
+        agree(f"ids of 'ab' where no token has a b, control={control}", ids, [1, 0])
 
 
 def check_broken(home: Path) -> None:

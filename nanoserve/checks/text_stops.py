@@ -8,6 +8,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from nanoserve.checks.common import agree, attempt, must_raise
 from nanoserve.checks.text_streams import MARK, streamed
+from nanoserve.template import open_end
 from nanoserve.text import Detokenizer, Tokenizer
 
 
@@ -63,7 +64,16 @@ def check_stops() -> None:
             ids = [number[part] for part in parts]
             for stops in STOPS:
                 check_stop(tokenizer, ids, parts, stops)
+    check_open_end(words)
     check_odd_stops(tokenizer)
+
+
+def check_open_end(texts: Collection[str]) -> None:
+    """Ends of texts that may become one of several words, against the words' own beginnings."""
+    for text, words in product(["", *texts, "xab"], [(), *STOPS]):
+        begun = [n for word in words for n in range(1, len(word)) if text.endswith(word[:n])]
+        mine = attempt("open_end", open_end, text, words)
+        agree(f"open_end({text!r}, {words})", mine, max(begun, default=0))
 
 
 def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Sequence) -> None:
@@ -77,12 +87,12 @@ def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Se
             held = [n for stop in stops for n in range(1, len(stop)) if text.endswith(stop[:n])]
             text = text[: len(text) - max(held, default=0)]
         if (sent, stream.stopped) != (text, stopped):
-            what = f"sent of {'|'.join(parts)}, at {there}, stops {stops}; stopped"
+            what = f"tokens {'|'.join(parts)}, stops {stops}: (sent, stopped) after {there}"
             agree(what, (sent, stream.stopped), (text, stopped))
     sent += stream.finish() + stream.finish()
     text, stopped = wanted(there, stops)
     if (sent, stream.stopped) != (text, stopped):
-        what = f"sent of {'|'.join(parts)} in the end, stops {stops}; stopped"
+        what = f"tokens {'|'.join(parts)}, stops {stops}: (sent, stopped) after finish, twice"
         agree(what, (sent, stream.stopped), (text, stopped))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import pre_tokenizers
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.text import EXACT, letters, told
+from nanoserve.checks.text import exactly, told
 from nanoserve.checks.text_cases import TEXTS
 from nanoserve.comparison import Scoreboard
 from nanoserve.text import Detokenizer, Tokenizer
@@ -35,8 +35,8 @@ def compare_streams(
     for n, ids in enumerate(sequences(ours, theirs, times)):
         name = told(path, f"ids {ids[:6]}")
         pieces, _ = streamed(name, ours, ids)
-        whole = letters(theirs.decode(ids, skip_special_tokens=True))
-        board.compare(path, f"streamed text{what}", name, letters("".join(pieces)), whole, **EXACT)
+        whole = theirs.decode(ids, skip_special_tokens=True)
+        exactly(board, path, f"streamed text{what}", name, "".join(pieces), whole)
         agree(f"decode of {name}", ours.decode(ids), "".join(pieces))
         if n % 4 == 0:
             # Of a run of byte tokens, transformers takes back characters while one is broken.
