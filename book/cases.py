@@ -81,6 +81,9 @@ def apart(mine: Any, wanted: Any) -> str:
         place = tuple(off.nonzero()[0].tolist())
         values = f"{mine[place].item():.6g}, and should be {wanted[place].item():.6g}"
         return f"{int(off.sum())} of {off.numel()} values differ, first at {place}: is {values}"
+    if brief(mine) == brief(wanted):  # only the kinds tell them apart
+        kinds = type(mine).__name__, type(wanted).__name__
+        return f"gives {brief(mine)} as {kinds[0]}, and should give {kinds[1]}"
     return f"gives {brief(mine)}, and should give {brief(wanted)}"
 
 

@@ -141,15 +141,10 @@ def pieces(
     model: Llama,
     prompt: list[int],
     params: SamplingParams,
-    most: int,
     cache: KVCache | None = None,
 ) -> Iterator[Generated]:
-    """The loop of `stream`: up to `most` tokens, one at a time."""
-    eos = () if params.ignore_eos else eos_ids(model.config)
-    stops = (*params.stop_token_ids, *eos)
-    params = replace(params, stop_token_ids=stops)
-    seed = secrets.randbits(63) if params.seed is None else params.seed
-    weight, room = model.embed.weight, len(prompt) + most - 1
+    """The loop of `stream`, by params that are settled."""
+    weight, room = model.embed.weight, len(prompt) + params.max_tokens - 1
     if cache is None:
         kind = weight.dtype, weight.device
         cache = KVCache(model.config, 1, room, *kind)
@@ -157,17 +152,36 @@ def pieces(
     while not reason:
         logits = next_logits(model, cache, ids)  # (V,)
         scores = process(logits[None], [params], [(prompt, output)])
-        token = sample(scores, [seed], [len(output)]).item()
+        token = sample(scores, [params.seed], [len(output)]).item()
         output.append(token)
-        if token in stops:
+        if token in params.stop_token_ids:
             reason = "stop"
-        elif len(output) == most:
+        elif len(output) == params.max_tokens:
             reason = "length"
         logprobs = None
         if params.logprobs is not None:
             logprobs = [logprobs_of(logits, token, params.logprobs)]
         ids = [token]
         yield Generated([token], reason, logprobs)
+
+
+def settle(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
+    """Params with nothing left open: max_tokens, all stop ids, a seed.
+
+    ValueError as from `greedy`, for stop texts, which need a tokenizer,
+    and for more min_tokens than the context leaves.
+    """
+    most = params.max_tokens
+    if most is None:
+        context = model.config.max_position_embeddings
+        most = max(1, context - len(prompt_ids))
+    check_prompt(model.config, prompt_ids, most)
+    if params.stop:
+        raise ValueError("stop texts need a tokenizer: pass stop_token_ids instead")
+    eos = () if params.ignore_eos else eos_ids(model.config)
+    stops = (*params.stop_token_ids, *eos)
+    seed = secrets.randbits(63) if params.seed is None else params.seed
+    return replace(params, seed=seed, max_tokens=most, stop_token_ids=stops)
 
 
 def stream(
@@ -182,19 +196,13 @@ def stream(
     before it "". Errors are raised by this call, before any work. A
     `cache` that holds the prompt's first tokens saves reading them.
     """
-    most = params.max_tokens
-    if most is None:
-        context = model.config.max_position_embeddings
-        most = max(1, context - len(prompt_ids))
-    check_prompt(model.config, prompt_ids, most)
-    if params.stop:
-        raise ValueError("stop texts need a tokenizer: pass stop_token_ids instead")
+    params = settle(model, prompt_ids, params)
     if cache is not None and cache.length >= len(prompt_ids):
         raise ValueError(
             f"the cache holds {cache.length} tokens and the prompt has "
             f"{len(prompt_ids)}: truncate it, at least one must be read"
         )
-    return pieces(model, list(prompt_ids), params, most, cache)
+    return pieces(model, list(prompt_ids), params, cache)
 
 
 def generate(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> Generated:
@@ -202,7 +210,7 @@ def generate(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) ->
 
     It ends after an id of `params.stop_token_ids` or the config's
     eos_token_id, unless that is ignored, or after max_tokens. ValueError
-    as from `greedy`, and for stop texts, which need a tokenizer.
+    as from `settle`.
     """
     parts = list(stream(model, prompt_ids, params))
     ids = [part.token_ids[0] for part in parts]

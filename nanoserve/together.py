@@ -3,15 +3,14 @@
 Built in the book: day13. Edit there, then run book/tangle.py.
 """
 
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
 from nanoserve.batch import batch_logits
 from nanoserve.cache import KVCache
-from nanoserve.generate import Generated, eos_ids, stream
+from nanoserve.generate import Generated, settle
 from nanoserve.model import Llama
 from nanoserve.sampling import Logprob, SamplingParams, logprobs_of, process, sample
 
@@ -73,22 +72,6 @@ def generate_batch(
     while running := [d for d in drafts if not d.reason]:
         write_one(model, running, multiple)
     return [Generated(d.output, d.reason, d.logprobs or None) for d in drafts]
-
-
-def settle(model: Llama, prompt: Sequence[int], params: SamplingParams) -> SamplingParams:
-    """Params with nothing left open: the ends, a seed, max_tokens.
-
-    ValueError as from `stream`.
-    """
-    stream(model, prompt, params)  # refuses, and does nothing else yet
-    eos = () if params.ignore_eos else eos_ids(model.config)
-    seed = secrets.randbits(63) if params.seed is None else params.seed
-    most = params.max_tokens
-    if most is None:
-        context = model.config.max_position_embeddings
-        most = max(1, context - len(prompt))
-    stops = (*params.stop_token_ids, *eos)
-    return replace(params, seed=seed, max_tokens=most, stop_token_ids=stops)
 
 
 def begin(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nanoserve.batch import batch_logits
-from nanoserve.checks.batching_parts import check_parts
+from nanoserve.checks.batching_parts import check_packing, check_parts
 from nanoserve.checks.batching_texts import check_texts
 from nanoserve.checks.caching import by_largest, poison, poisoned
 from nanoserve.checks.common import agree, attempt, holds
@@ -141,6 +141,7 @@ def check_batches(board: Scoreboard) -> None:
             theirs.save_pretrained(path)
             model = load(path)
             half = load(path, dtype=torch.bfloat16)
+        check_packing()  # first: it says in words what scores cannot
         check_rows(board, model, theirs)
         check_parts(model, half)
         check_texts(model, half)

@@ -14,10 +14,14 @@ from nanoserve.model import Llama
 READS = (([7, 1, 5], 0), ([9], 40), ([2, 2], 3))  # ids, and the place of the first
 
 
-def check_parts(model: Llama, half: Llama) -> None:
-    """All of it on one made model, and on the same in bf16."""
+def check_packing() -> None:
+    """The row that `pack` makes and how it is cut: no model is run."""
     check_row()
     check_cut()
+
+
+def check_parts(model: Llama, half: Llama) -> None:
+    """All else on one made model, and on the same in bf16."""
     check_padding(model)
     check_half(half)
     check_failed(model)
@@ -153,8 +157,8 @@ def check_refused(model: Llama) -> None:
         ("other layers", pack, ([good[0], *parts(3)[1:]],), ["1", "3", "2"]),
         ("multiple 0", pack, (good, "cpu", 0), ["multiple", "0"]),
         ("no request", batch_logits, (model, [], []), []),
-        ("a cache too few", batch_logits, (model, [one], [[1], [2]]), ["2", "caches"]),
-        ("one cache twice", batch_logits, (model, [one, one], [[1], [2]]), ["2", "its own"]),
+        ("a cache too few", batch_logits, (model, [one], [[1], [2]]), ["2", "cache"]),
+        ("one cache twice", batch_logits, (model, [one, one], [[1], [2]]), ["2", "cache"]),
     ):
         said = must_raise(ValueError, what, act, *given)
         agree(f"{what}: untold in {said!r}", [word for word in words if word not in said], [])
