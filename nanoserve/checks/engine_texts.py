@@ -177,10 +177,12 @@ def check_refused(llm: LLM) -> None:
         ("the second prompt too long", ["x", [1] * 200, "y"], GREEDY, "prompt 1"),
         ("an empty prompt", ["x", []], GREEDY, "prompt 1"),
         ("two params for three prompts", ["x", "y", "z"], two, "2 params"),
+        ("half of a character as a stop", ["x"], replace(GREEDY, stop=("\ud800",)), "prompt 0"),
     ):
         said = must_raise(ValueError, what, llm.generate, prompts, params)
         holds(f"{what}: the refusal must say {word!r}", word in said, said)
         agree(f"{what}: requests left", llm.engine.has_unfinished(), False)
+        attempt(f"{what}: audit", llm.engine.audit)
     engine: Engine = llm.engine
     plain = engine.runner.logits
 

@@ -59,7 +59,9 @@ def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
 
 
 def new_detokenizer(tokenizer: Any, stop: Sequence[str]) -> Any:
-    """What makes a text of ids, one at a time."""
+    """What makes a text of ids, one at a time; None without a tokenizer."""
+    if tokenizer is None:
+        return None
     from nanoserve.text import Detokenizer
 
     return Detokenizer(tokenizer, stop)
@@ -120,11 +122,11 @@ class Desk:
             raise ValueError(f"{taken}: give another one")
         params = self.settled(prompt_ids, params or SamplingParams())
         request = Request(request_id, tuple(map(int, prompt_ids)), params)
-        self.scheduler.add(request)
+        text = new_detokenizer(self.tokenizer, params.stop)
+        self.scheduler.add(request)  # may refuse it, as all above
         self.requests[request_id] = request
-        if self.tokenizer is not None:
-            detokenizer = new_detokenizer(self.tokenizer, params.stop)
-            self.texts[request_id] = detokenizer
+        if text is not None:
+            self.texts[request_id] = text
         self.aborted.pop(request_id, None)  # a namesake, long gone
 
     def settled(self, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
