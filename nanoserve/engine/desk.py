@@ -59,7 +59,7 @@ def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
 
 
 def new_detokenizer(tokenizer: Any, stop: Sequence[str]) -> Any:
-    """What makes a text of ids; None without a tokenizer."""
+    """What makes a text of ids; None where there is no tokenizer."""
     if tokenizer is None:
         return None
     from nanoserve.text import Detokenizer
