@@ -36,7 +36,7 @@ def ours(path: Path):
 
 
 def theirs(mode: str, path: Path):
-    """The same by HuggingFace: each alone, all padded to one width, or its continuous batching, by its defaults or sized."""
+    """The same by HuggingFace: each alone, all padded to one width, or continuous batching."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
