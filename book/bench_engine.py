@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-CONTESTANTS = ("ours", "hf-one-by-one", "hf-padded", "hf-continuous")
+CONTESTANTS = ("ours", "hf-one-by-one", "hf-padded", "hf-continuous", "hf-continuous-sized")
 REQUESTS = 16
 SHORT, LONG = (3, 8), (130, 40)  # tokens of a prompt and of its answer, the least and the most
 
@@ -36,7 +36,7 @@ def ours(path: Path):
 
 
 def theirs(mode: str, path: Path):
-    """The same by HuggingFace: each alone, all padded to one width, or its continuous batching."""
+    """The same by HuggingFace: each alone, all padded to one width, or continuous batching."""
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -53,11 +53,16 @@ def theirs(mode: str, path: Path):
         out = model.generate(rows, attention_mask=seen, generation_config=most)
         return [row[widest : widest + n].tolist() for row, (_, n) in zip(out, asked, strict=True)]
 
-    def continuous(asked):
+    def continuous(asked, sized=False):
+        from transformers import ContinuousBatchingConfig
+
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+        # By default it fills the memory; sized, its pool and steps are as the engine's.
+        sizes = {"page_size": 16, "num_blocks": 728, "max_batch_tokens": 512} if sized else {}
+        sizes = ContinuousBatchingConfig(**sizes)
         got = {}
         with model.continuous_batching_context_manager(
-            generation_config=settings(LONG[1])
+            generation_config=settings(LONG[1]), continuous_batching_config=sizes, warmup=False
         ) as manager:
             for i, (ids, n) in enumerate(asked):
                 manager.add_request(ids, request_id=str(i), max_new_tokens=n)
@@ -71,6 +76,7 @@ def theirs(mode: str, path: Path):
         "hf-one-by-one": lambda asked: [padded([one])[0] for one in asked],
         "hf-padded": padded,
         "hf-continuous": continuous,
+        "hf-continuous-sized": lambda asked: continuous(asked, sized=True),
     }[mode]
 
 
