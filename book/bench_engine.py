@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-CONTESTANTS = ("ours", "hf-one-by-one", "hf-padded", "hf-continuous", "hf-continuous-sized")
+CONTESTANTS = ("ours", "hf-one-by-one", "hf-padded", "hf-continuous")
 REQUESTS = 16
 SHORT, LONG = (3, 8), (130, 40)  # tokens of a prompt and of its answer, the least and the most
 
@@ -53,16 +53,11 @@ def theirs(mode: str, path: Path):
         out = model.generate(rows, attention_mask=seen, generation_config=most)
         return [row[widest : widest + n].tolist() for row, (_, n) in zip(out, asked, strict=True)]
 
-    def continuous(asked, sized=False):
-        from transformers import ContinuousBatchingConfig
-
+    def continuous(asked):
         logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
-        # By default it fills the memory; sized, its pool and steps are as the engine's.
-        sizes = {"page_size": 16, "num_blocks": 728, "max_batch_tokens": 512} if sized else {}
-        sizes = ContinuousBatchingConfig(**sizes)
         got = {}
         with model.continuous_batching_context_manager(
-            generation_config=settings(LONG[1]), continuous_batching_config=sizes, warmup=False
+            generation_config=settings(LONG[1])
         ) as manager:
             for i, (ids, n) in enumerate(asked):
                 manager.add_request(ids, request_id=str(i), max_new_tokens=n)
@@ -76,7 +71,6 @@ def theirs(mode: str, path: Path):
         "hf-one-by-one": lambda asked: [padded([one])[0] for one in asked],
         "hf-padded": padded,
         "hf-continuous": continuous,
-        "hf-continuous-sized": lambda asked: continuous(asked, sized=True),
     }[mode]
 
 
