@@ -1,12 +1,15 @@
 """What every test shares."""
 
 import os
+import signal
 import sys
 
 import pytest
 from environment import settle
 
 settle()  # inherited by the kernels that nbval starts
+# A shell's job in the background ignores Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # what is asked for here answers on 127.0.0.1
 

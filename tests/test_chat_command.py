@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -183,6 +184,8 @@ class Terminal:
         late = time.monotonic() + seconds
         while not (found := re.search(pattern.encode(), self.seen, re.DOTALL)):
             assert time.monotonic() < late, self.seen.decode("utf-8", "replace")
+            if not select.select([self.end], [], [], 1)[0]:
+                continue
             try:
                 self.seen += os.read(self.end, 4096)
             except OSError:  # it has ended
