@@ -78,3 +78,11 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
         return "too many" if n > right else "too few"
 
     return {"right": right, "wrong": wrong}
+
+
+def line_that_mixes() -> dict[str, Any]:
+    """The line of the loop that draws with another text's seed: Day 13."""
+    return {
+        "right": lambda said: "seeds[" in str(said).replace(" ", ""),
+        "otherwise": "what is a text's must be found by the text's number",
+    }
