@@ -6,10 +6,13 @@ import sys
 
 from nanoserve import __version__
 from nanoserve.checkpoints import weights_dir
-from nanoserve.commands import chat, cost, download, generate
+from nanoserve.commands import bench, chat, cost, download, generate
 from nanoserve.commands.common import say
 
-COMMANDS = (download, generate, chat, cost)
+COMMANDS = (download, generate, chat, bench, cost)
+# The extra that brings a package, where it is another than text.
+EXTRAS = {"transformers": "reference", "tqdm": "download", "huggingface_hub": "download"}
+EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "server")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     except ImportError as error:
-        say(f"error: the Python package {error.name} is missing: pip install 'nanoserve[text]'")
+        extra = EXTRAS.get(error.name, "text")
+        say(f"error: the Python package {error.name} is missing: pip install 'nanoserve[{extra}]'")
         return 1
     except BrokenPipeError:  # `--list | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

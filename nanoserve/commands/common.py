@@ -45,3 +45,26 @@ def sampling(args: argparse.Namespace, ends: tuple[int, ...]) -> "SamplingParams
 
     given = {f.name: getattr(args, f.name) for f in fields(SamplingParams) if f.name in args}
     return SamplingParams(**given, stop_token_ids=ends)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """The arguments that are the engine's settings."""
+    settings = {
+        "block-size": "tokens of a block of the pool; default 16",
+        "num-blocks": "blocks of the pool; default: as many as half a GiB holds",
+        "max-num-seqs": "requests that run at once; default 16",
+        "max-num-batched-tokens": "tokens that a step reads; default 512",
+    }
+    for name, what in settings.items():
+        parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=what)
+    about = "let equal beginnings be computed once (the default), or not"
+    action = argparse.BooleanOptionalAction
+    parser.add_argument(
+        "--enable-prefix-caching", action=action, default=argparse.SUPPRESS, help=about
+    )
+
+
+def engine_settings(args: argparse.Namespace) -> dict:
+    """What was given of the engine's settings, by Engine's names."""
+    names = "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"
+    return {n: getattr(args, n) for n in (*names, "enable_prefix_caching") if n in args}
