@@ -78,3 +78,12 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
         return "too many" if n > right else "too few"
 
     return {"right": right, "wrong": wrong}
+
+
+def freed_in_order() -> dict[str, Any]:
+    """The queue of eight blocks after two texts have ended: Day 15."""
+    wrong = {
+        (0, 1, 2, 3, 4): "the tail of a table goes first",
+        (4, 3, 2, 1, 0): "by the order in which they were freed",
+    }
+    return {"right": [2, 1, 0, 4, 3], "wrong": wrong}
