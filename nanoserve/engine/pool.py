@@ -158,7 +158,11 @@ class KVPool:
         return torch.cat(mixes, 2)  # (1, H, T, D)
 
     def write(
-        self, layer: int, row: torch.Tensor, k: torch.Tensor, v: torch.Tensor
+        self,
+        layer: int,
+        row: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put k and v (1, K, T, D) into the slots `row` of a layer.
 
