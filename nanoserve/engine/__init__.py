@@ -1,6 +1,7 @@
 """Many requests at once. Every module here is built in the book, from Day 14 on.
 
 pool        keys and values of all texts, in blocks
+decode      the same pool; single tokens attend together
 blocks      which blocks are whose
 request     what is known of a request, and what its caller is told
 plan        one step

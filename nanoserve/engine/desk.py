@@ -12,7 +12,7 @@ from typing import Any
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.engine.audit import audit
 from nanoserve.engine.blocks import BlockManager
-from nanoserve.engine.pool import KVPool
+from nanoserve.engine.decode import BatchedPool
 from nanoserve.engine.request import Request, RequestOutput
 from nanoserve.engine.runner import Runner
 from nanoserve.engine.scheduler import Scheduler
@@ -93,7 +93,7 @@ class Desk:
             num_blocks = blocks_that_fit(self.model, block_size, rows)
         config, weight = self.model.config, self.model.embed.weight
         kind = weight.dtype, weight.device
-        pool = KVPool(config, num_blocks, block_size, *kind)
+        pool = BatchedPool(config, num_blocks, block_size, *kind)
         self.runner = Runner(self.model, pool)
         self.scheduler = Scheduler(
             BlockManager(num_blocks, block_size),
