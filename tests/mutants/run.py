@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -54,9 +55,10 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
     The process is new but has the libraries loaded already: nanoserve is not among them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "nanoserve")
+        shutil.copytree(PACKAGE, Path(folder) / "nanoserve", copy_function=os.symlink)
         if mutant:
             path = Path(folder) / "nanoserve" / f"{mutant.module}.py"
+            path.unlink()  # the link, or the bug would be in the book's own file
             path.write_text(mutant.source(), "utf-8")
         return Outcome(*warm().run(folder, source, mutant and mutant.module))
 
@@ -68,19 +70,31 @@ def judge(mutant: Mutant) -> Outcome:
 
 
 def made_up_first(source: str) -> str:
-    """A comparison cell with its calls that are given the board alone, or nothing, up front.
+    """A comparison cell with its checks that need no checkpoint up front.
 
     They make up what they compare, and most bugs show there in a tenth of the time that the
     checkpoints take. None hands anything on, so the verdict is the same in any order.
     """
     tree = ast.parse(source)
-    made = [i for i, each in enumerate(tree.body) if ast.unparse(each).startswith("board = ")]
-    if made:
-        first, rest = tree.body[: made[0] + 1], tree.body[made[0] + 1 :]
-        tree.body = [*first, *filter(of_board_alone, rest), *filterfalse(of_board_alone, rest)]
+    begin = next((i for i, each in enumerate(tree.body, 1) if makes_board(each)), 0)
+    first, rest = tree.body[:begin], tree.body[begin:]
+    later = {name for each in rest for name in names(each, ast.Store)}
+
+    def alone(statement: ast.stmt) -> bool:
+        """Whether it is a call of a check with nothing that a loop over checkpoints binds."""
+        check = ast.unparse(statement).startswith("check_")
+        return check and later.isdisjoint(names(statement, ast.Load))
+
+    tree.body = [*first, *filter(alone, rest), *filterfalse(alone, rest)]
     return ast.unparse(tree)
 
 
-def of_board_alone(statement: ast.stmt) -> bool:
-    """Whether it is `check_this(board)` or `check_that()`."""
-    return bool(re.fullmatch(r"[\w.]+\((board)?\)", ast.unparse(statement)))
+def makes_board(statement: ast.stmt) -> bool:
+    """Whether it is `board = Scoreboard(...)`."""
+    return isinstance(statement, ast.Assign) and "Scoreboard(" in ast.unparse(statement)
+
+
+def names(statement: ast.stmt, context: type) -> set[str]:
+    """The names that a statement reads (ast.Load) or binds (ast.Store)."""
+    found = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return {node.id for node in found if isinstance(node.ctx, context)}
