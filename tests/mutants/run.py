@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path
 
 from mutants.catalog import PACKAGE, Mutant
@@ -66,11 +65,11 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
 def judge(mutant: Mutant) -> Outcome:
     """What the mutant's judge says of it, the quick checks first."""
     source = judge_source(mutant.judge)
-    return run_check(made_up_first(source), mutant)
+    return run_check(quick_first(source, mutant.module), mutant)
 
 
-def made_up_first(source: str) -> str:
-    """A comparison cell with its checks that need no checkpoint up front.
+def quick_first(source: str, module: str) -> str:
+    """A comparison cell with its checks that need no checkpoint up front, `module`'s before all.
 
     They make up what they compare, and most bugs show there in a tenth of the time that the
     checkpoints take. None hands anything on, so the verdict is the same in any order.
@@ -79,14 +78,28 @@ def made_up_first(source: str) -> str:
     begin = next((i for i, each in enumerate(tree.body, 1) if makes_board(each)), 0)
     first, rest = tree.body[:begin], tree.body[begin:]
     later = {name for each in rest for name in names(each, ast.Store)}
+    about = checks_of(module, first)
 
-    def alone(statement: ast.stmt) -> bool:
-        """Whether it is a call of a check with nothing that a loop over checkpoints binds."""
+    def order(statement: ast.stmt) -> int:
+        """A call of a check goes first, unless it is given what a loop over checkpoints binds."""
         check = ast.unparse(statement).startswith("check_")
-        return check and later.isdisjoint(names(statement, ast.Load))
+        if not check or not later.isdisjoint(names(statement, ast.Load)):
+            return 2
+        return 0 if about & names(statement, ast.Load) else 1
 
-    tree.body = [*first, *filter(alone, rest), *filterfalse(alone, rest)]
+    tree.body = [*first, *sorted(rest, key=order)]
     return ast.unparse(tree)
+
+
+def checks_of(module: str, imports: list[ast.stmt]) -> set[str]:
+    """The names that are imported from a file of checks which itself imports `module`."""
+    asked, found = f"from nanoserve.{module.replace('/', '.')} import ", set()
+    for each in imports:
+        if isinstance(each, ast.ImportFrom) and each.module.startswith("nanoserve.checks."):
+            file = PACKAGE.parent / f"{each.module.replace('.', '/')}.py"
+            if asked in file.read_text("utf-8"):
+                found |= {alias.name for alias in each.names}
+    return found
 
 
 def makes_board(statement: ast.stmt) -> bool:
