@@ -77,7 +77,6 @@ def check_stops() -> None:
             for stops in STOPS:
                 check_stop(tokenizer, ids, parts, stops)
     check_open_end(words)
-    check_odd_stops(tokenizer)
 
 
 def check_open_end(texts: Collection[str]) -> None:
@@ -104,8 +103,9 @@ def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Se
         agree(what, (sent, stream.stopped), (text, stopped))
 
 
-def check_odd_stops(tokenizer: Tokenizer) -> None:
+def check_odd_stops() -> None:
     """Stops of one text, inside a character's bytes, of the mark, across control; refusals."""
+    tokenizer = small(())
     number = tokenizer.library.token_to_id
     eye = [number(letter) for letter in "ðŁĻĤ"]  # the bytes of one emoji
     end, a, b = number("<end>"), number("a"), number("b")
