@@ -85,7 +85,7 @@ def aborted(moment: int, victim: int, inside: bool) -> int:
     return paper.scheduler.num_preemptions
 
 
-def check_pressure(rounds: int) -> None:
+def check_pressure(rounds: int = 100) -> None:
     """All of it, from seed 0 on."""
     check_four()
     for moment in range(10):

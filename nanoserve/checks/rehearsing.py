@@ -102,7 +102,7 @@ def drawn(seed: int) -> tuple[list[Wish], dict[str, int]]:
     return wishes, settings
 
 
-def check_rehearsals(rounds: int) -> None:
+def check_rehearsals(rounds: int = 100) -> None:
     """Held, read, stopped, got and again of every step, by hand; and what is refused."""
     stopped = 0
     for seed in range(rounds):

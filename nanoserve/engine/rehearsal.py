@@ -1,4 +1,7 @@
-"""A mix of requests rehearsed: the scheduler without a model."""
+"""A mix of requests rehearsed: the scheduler without a model.
+
+Built in the book: day17. Edit there, then run book/tangle.py.
+"""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +14,8 @@ from nanoserve.engine.request import Request
 from nanoserve.engine.scheduler import Scheduler, check_room
 from nanoserve.sampling import SamplingParams
 
-GOES_ON, ENDS = 0, 1  # the two tokens of a rehearsal
+GOES_ON = 0  # the two tokens of a rehearsal
+ENDS = 1
 
 
 class Wish(NamedTuple):
@@ -92,6 +96,26 @@ def watch(scheduler: Scheduler) -> Record:
     return record
 
 
+def play(
+    scheduler: Scheduler,
+    wishes: Sequence[tuple[Request, Wish]],
+    most_steps: int,
+) -> Record:
+    """Let each come in its step, and step until all have ended."""
+    record, new = watch(scheduler), {r: wish.new for r, wish in wishes}
+    coming = deque(sorted(wishes, key=lambda pair: pair[1].at))
+    while coming or scheduler.running or scheduler.waiting:
+        if record.steps == most_steps:
+            raise RuntimeError(f"no end after {most_steps} steps")
+        while coming and coming[0][1].at <= record.steps:
+            scheduler.add(coming.popleft()[0])
+        plan = scheduler.schedule()
+        due = [share.request for share in plan.sampling]
+        last = [len(r.output_ids) + 1 == new[r] for r in due]
+        scheduler.update(plan, [ENDS if end else GOES_ON for end in last])
+    return record
+
+
 def pool_for(requests: Sequence[Request], num_blocks: int | None, block_size: int) -> BlockManager:
     """So many blocks, or, where None, more than they can ever hold.
 
@@ -128,24 +152,13 @@ def rehearse(
     ValueError for what an engine refuses, RuntimeError where there is
     no end after `most_steps`.
     """
-    limits = {
-        "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-    }
-    check_limits(**limits)
+    check_limits(
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+    )
     requests = [wish.request(str(i)) for i, wish in enumerate(wishes)]
-    scheduler = kind(pool_for(requests, num_blocks, block_size), **limits)
-    pairs = zip(requests, wishes, strict=True)
-    coming = deque(sorted(pairs, key=lambda pair: pair[1].at))
-    new = {request: wish.new for request, wish in coming}
-    record = watch(scheduler)
-    while coming or scheduler.running or scheduler.waiting:
-        if record.steps == most_steps:
-            raise RuntimeError(f"no end after {most_steps} steps")
-        while coming and coming[0][1].at <= record.steps:
-            scheduler.add(coming.popleft()[0])
-        plan = scheduler.schedule()
-        due = [share.request for share in plan.sampling]
-        last = [len(r.output_ids) + 1 == new[r] for r in due]
-        scheduler.update(plan, [ENDS if end else GOES_ON for end in last])
-    return record
+    blocks = pool_for(requests, num_blocks, block_size)
+    scheduler = kind(blocks, max_num_seqs, max_num_batched_tokens)
+    pairs = list(zip(requests, wishes, strict=True))
+    return play(scheduler, pairs, most_steps)
