@@ -30,9 +30,12 @@ PARAMS = (  # the first three are HuggingFace's to judge
     replace(GREEDY, max_tokens=9),
     replace(HOT, seed=3, max_tokens=14, logprobs=1),
     replace(HOT, seed=3, max_tokens=11, repetition_penalty=1.4, frequency_penalty=0.6),
-    replace(HOT, seed=8, max_tokens=13, top_k=40, min_tokens=6, stop_token_ids=tuple(range(0, 500, 3))),
+    replace(
+        HOT, seed=8, max_tokens=13, top_k=40, min_tokens=6, stop_token_ids=tuple(range(0, 500, 3))
+    ),
 )
-ROOMY = {"num_blocks": 64}
+PLAIN = {"enable_prefix_caching": False}  # what is read again is read
+ROOMY = PLAIN | {"num_blocks": 64}
 CRAMPED: dict[str, dict[str, Any]] = {
     "cramped": {"block_size": 4, "num_blocks": 10},
     "cramped, in chunks of 5": {"block_size": 2, "num_blocks": 18, "max_num_batched_tokens": 5},
@@ -48,7 +51,7 @@ def mix_of(engine: Engine) -> Mix:
 
 
 def streams(what: str, engine: Engine, mix: Mix) -> tuple[Streams, Scores]:
-    """All outputs of each request, in order; audited, and what is nobody's is NaN, before a step."""
+    """All outputs of each request, in order; books audited and free slots NaN before each step."""
     told: dict[str, RequestOutput] = {}
     heard, scores = defaultdict(list), watched(engine)
     for i, asked in enumerate(mix):
@@ -78,7 +81,7 @@ def check_preempted(board: Scoreboard) -> dict[str, float]:
         roomy, _ = streams("roomy", engine, mix)
         stops = {}
         for mode, settings in CRAMPED.items():
-            engine = Engine(path, **settings)
+            engine = Engine(path, **PLAIN, **settings)
             heard, scores = streams(mode, engine, mix)
             stops[mode] = engine.scheduler.num_preemptions
             same_streams(mode, heard, roomy)
@@ -102,7 +105,13 @@ def check_preempted(board: Scoreboard) -> dict[str, float]:
 def same_streams(what: str, mine: Streams, wanted: Streams) -> None:
     """Each request was told the same, one output after another."""
     for name, outputs in wanted.items():
-        for field in ("text", "token_ids", "finish_reason", "prompt_token_ids"):
+        for field in (
+            "text",
+            "token_ids",
+            "finish_reason",
+            "prompt_token_ids",
+            "num_cached_tokens",
+        ):
             told = [getattr(output, field) for output in mine[name]]
             right = [getattr(output, field) for output in outputs]
             agree(f"{what}: request {name}, {field} of every output", told, right)
@@ -110,8 +119,8 @@ def same_streams(what: str, mine: Streams, wanted: Streams) -> None:
 
 def check_soak(path, mix: Mix, roomy: Streams) -> None:
     """Arrivals and aborts between any two steps: who was left alone is told what it was alone."""
-    engine = Engine(path, block_size=4, num_blocks=10, max_num_batched_tokens=9)
-    draw, told, heard, ended = random.Random(1), {}, defaultdict(list), set()
+    engine = Engine(path, block_size=4, num_blocks=10, max_num_batched_tokens=9, **PLAIN)
+    draw, heard, ended, halfway = random.Random(1), defaultdict(list), set(), 0
     due, left = 0, 40
     while left or engine.has_unfinished():
         while left and draw.random() < 0.4:
@@ -119,8 +128,10 @@ def check_soak(path, mix: Mix, roomy: Streams) -> None:
             name = f"{due} {draw.randrange(len(mix))}"
             engine.add_request(name, *mix[int(name.split()[1])])
             due += 1
-        if engine.requests and draw.random() < 0.08:
-            name = draw.choice(list(engine.requests))
+        if engine.requests and draw.random() < 0.1:
+            stopped = [r.request_id for r in engine.scheduler.waiting if r.output_ids]
+            halfway += bool(stopped)
+            name = draw.choice(stopped or list(engine.requests))
             agree(f"soak: abort of {name}", engine.abort(name), True)
             ended.add(name)
         attempt("soak: audit", engine.audit)
@@ -130,11 +141,14 @@ def check_soak(path, mix: Mix, roomy: Streams) -> None:
         holds("the soak must end", sum(map(len, heard.values())) < 5000)
     agree("soak: free blocks at the end", engine.num_free_blocks, 10)
     holds("the soak must stop many", engine.scheduler.num_preemptions > 9)
+    holds("the soak must abort some that were stopped", halfway > 2, f"{halfway} of them")
     agree("soak: requests told of", len(heard), 40)
     for name, outputs in heard.items():
         alone = roomy[name.split()[1]]
         if name in ended:
-            agree(f"soak: the end of {name}", outputs.pop().finish_reason, "abort")
+            last, before = outputs.pop(), [("", []), *((o.text, o.token_ids) for o in outputs)][-1]
+            agree(f"soak: the end of {name}", last.finish_reason, "abort")
+            agree(f"soak: what {name} had", (last.text, last.token_ids), before)
         texts = [(o.text, o.token_ids) for o in alone[: len(outputs)]]
         agree(f"soak: what {name} was told", [(o.text, o.token_ids) for o in outputs], texts)
         if name not in ended:

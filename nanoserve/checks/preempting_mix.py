@@ -8,13 +8,13 @@ import torch
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.generating_pieces import GREEDY, same_logprobs
-from nanoserve.checks.preempting import streams
+from nanoserve.checks.preempting import PLAIN, streams
 from nanoserve.checks.serving_mix import mix_of, steps_of
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
 from nanoserve.generate import generate
 
-SETTINGS = {"block_size": 2, "num_blocks": 7, "max_num_batched_tokens": 12}
+SETTINGS = PLAIN | {"block_size": 2, "num_blocks": 7, "max_num_batched_tokens": 12}
 NEW = (5, 4)  # of the greedy ones
 SEEDED = replace(GREEDY, temperature=1.0, top_p=0.95, seed=2, max_tokens=3, logprobs=1)
 

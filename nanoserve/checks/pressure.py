@@ -1,4 +1,4 @@
-"""A pool that is too small, on paper: stops are bounded, counted and undone; aborts anywhere. Day 17."""
+"""A pool that is too small, on paper: stops bounded and counted, aborts at every moment: Day 17."""
 
 import random
 from collections.abc import Callable

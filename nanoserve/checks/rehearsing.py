@@ -111,7 +111,9 @@ def check_rehearsals(rounds: int = 100) -> None:
         record = attempt(what, rehearse, wishes, **settings)
         same(what, record, by_hand(wishes, *settings.values()))
         stopped += record.preemptions
-    holds("some of these rehearsals must run out of blocks", stopped > rounds // 2, f"{stopped} stops")
+    holds(
+        "some of these rehearsals must run out of blocks", stopped > rounds // 2, f"{stopped} stops"
+    )
     check_roomy()
     check_watch()
     check_refused()
@@ -161,6 +163,7 @@ def check_refused() -> None:
         ([Wish(0, 2)], {}, "prompt"),
         ([Wish(3, 0)], {}, "new"),
         ([Wish(3, 4, 3)], {}, "most"),
+        ([Wish(3, 4, 40)], {"num_blocks": 2}, "num_blocks"),
         ([Wish(3, 2, at=-1)], {}, "at"),
         ([*good, Wish(30, 40)], {"num_blocks": 2}, "num_blocks"),
         (good, {"num_blocks": 0}, "num_blocks"),
