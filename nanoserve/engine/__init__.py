@@ -7,6 +7,7 @@ request     what is known of a request, and what its caller is told
 plan        one step
 scheduler   who reads how many tokens in it
 audit       what must be true between any two
+rehearsal   what it would do to a mix of requests, without a model
 runner      the pass of the model for it
 desk        where requests come in, and are let go
 engine      all of it, a step at a time

@@ -36,6 +36,7 @@ class Queues:
         self.blocks, self.max_num_seqs = blocks, max_num_seqs
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
+        self.num_preemptions = 0  # so far
 
     def add(self, request: Request) -> None:
         """To the end of the queue. ValueError for what can never run."""
@@ -66,6 +67,7 @@ class Queues:
         self.release(request)
         request.computed = 0
         self.waiting.appendleft(request)
+        self.num_preemptions += 1
         return request
 
     def finish(self, request: Request, reason: str) -> None:
