@@ -14,7 +14,16 @@ from nanoserve.generate import generate
 from nanoserve.model import Llama
 
 
-def check_aborts(model: Llama) -> None:
+ABORTED = {
+    "num_blocks": 4,
+    "block_size": 8,
+    "max_num_batched_tokens": 7,
+    "max_num_seqs": 2,
+    "enable_prefix_caching": False,
+}
+
+
+def check_aborts(model: Llama, **settings: Any) -> None:
     """At every moment: told of once, in the next step; blocks and name are free at once."""
     mix = [
         (row[:n], replace(GREEDY, max_tokens=6))
@@ -23,9 +32,7 @@ def check_aborts(model: Llama) -> None:
     alone = [generate(model, *asked).token_ids for asked in mix]
     for moment in range(9):
         for victim in range(3):
-            engine = Engine(
-                model, num_blocks=4, block_size=8, max_num_batched_tokens=7, max_num_seqs=2
-            )
+            engine = Engine(model, **ABORTED | settings)
             for i, asked in enumerate(mix):
                 engine.add_request(str(i), *asked)
             told: dict[str, RequestOutput] = {}
