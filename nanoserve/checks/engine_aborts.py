@@ -13,7 +13,6 @@ from nanoserve.engine.request import RequestOutput
 from nanoserve.generate import generate
 from nanoserve.model import Llama
 
-
 ABORTED = {
     "num_blocks": 4,
     "block_size": 8,
