@@ -87,7 +87,7 @@ def spelled(prefix: Prefix) -> Text:
     tokens = ()
     while prefix.parent is not None:
         tokens, prefix = tuple(prefix.tokens) + tokens, prefix.parent
-    return prefix.tokens[0], tokens
+    return (prefix.tokens or (None,))[0], tokens
 
 
 def compare(cache: PrefixCache, plain: Plain, after: str) -> None:
