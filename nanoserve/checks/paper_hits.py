@@ -15,6 +15,8 @@ class Hits:
     """
 
     def __init__(self, paper: Any):
+        there = hasattr(paper.blocks, "found")
+        holds(f"{paper.what}: a cache that is asked for must be there", there)
         self.paper, self.first = paper, {}  # what each had at its first admission
         self.ends, self.known, self.evicted = set(), {}, False
 

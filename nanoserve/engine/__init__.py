@@ -9,5 +9,6 @@ audit       what must be true between any two
 runner      the pass of the model for it
 desk        where requests come in, and are let go
 engine      all of it, a step at a time
+prefix      what was read before, found again
 llm         a list of prompts, answered
 """
