@@ -36,7 +36,7 @@ class Prefix:
     def __eq__(self, other: object) -> bool:
         one = self
         while one is not other:  # most chains are soon the same object
-            if one is None or other is None or one.tokens != other.tokens:
+            if type(one) is not type(other) or one.tokens != other.tokens:
                 return False
             one, other = one.parent, other.parent
         return True
