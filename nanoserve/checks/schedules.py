@@ -132,7 +132,7 @@ def check_schedules(rounds: int = 150, depth: int = 4) -> None:
     holds("some of these schedules must run out of blocks", stopped > 5, f"{stopped} did")
 
 
-def check_cached_schedules(rounds: int = 150) -> None:
+def check_cached_schedules(rounds: int = 80) -> None:
     """The same with a cache of prefixes, and texts that often begin alike: Day 18."""
     papers = [random_schedule(seed, caching=True) for seed in range(rounds)]
     stopped = sum(sum(paper.stopped.values()) for paper in papers)

@@ -92,7 +92,7 @@ class PrefixCache(BlockManager):
         for i in range(first, full):
             prefix = Prefix(prefix, tokens[i * size : (i + 1) * size])
             block = self.found.setdefault(prefix, table[i])
-            prefix = self.holds[block] or prefix  # of a duplicate: the first
+            prefix = self.holds[block] or prefix  # one for duplicates
             holds[table[i]] = prefix
 
     def take(self) -> int:
