@@ -9,37 +9,17 @@ from collections.abc import Callable, Sequence
 
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.paper_hits import Hits
+from nanoserve.checks.paper_texts import LETTERS, known_by, text_of
 from nanoserve.engine.audit import audit
 from nanoserve.engine.desk import new_scheduler
 from nanoserve.engine.plan import Plan, Share
 from nanoserve.engine.request import Request
 from nanoserve.sampling import SamplingParams
 
-LETTERS = 6  # ids of the paper's vocabulary: few, so that stops are met and texts look alike
 
-
-def known_by(
-    tokens: Sequence[int], chain: Sequence[int] = (), salt: str | None = None
-) -> list[int]:
-    """A hash of each prefix; `chain` are those of the first ones. A salt is a number's text."""
-    chain = list(chain)
-    for token in tokens[len(chain) :]:
-        chain.append(hash((chain[-1] if chain else int(salt or 0), token)))
-    return chain
-
-
-def text_of(
-    prompt: Sequence[int], params: SamplingParams, salt: str | None = None
-) -> tuple[list[int], str]:
-    """The ids that a prompt must be answered with, and why they end there."""
-    chain, output = known_by(prompt, salt=salt), []
-    while True:
-        output.append(chain[-1] // 7 % LETTERS)
-        chain.append(hash((chain[-1], output[-1])))
-        if output[-1] in params.stop_token_ids:
-            return output, "stop"
-        if len(output) == params.max_tokens:
-            return output, "length"
+def names(requests: Sequence[Request]) -> list[str]:
+    """Short enough for a message, where a request says all that it knows."""
+    return [request.request_id for request in requests]
 
 
 class Paper:
@@ -139,9 +119,7 @@ class Paper:
         """Between two steps: the audit, the order of the queues, and poison in what is free."""
         attempt(f"{self.what}, after step {self.steps}: audit", audit, self.scheduler)
         queued = [*self.scheduler.running, *self.scheduler.waiting]
-        names = [request.request_id for request in queued]
-        wanted = [request.request_id for request in self.alive]
-        agree(f"{self.what}: the queues, in order of arrival", names, wanted)
+        agree(f"{self.what}: the queues, in order of arrival", names(queued), names(self.alive))
         ends = {r: max(r.computed, self.written.get(r, 0)) for r in self.scheduler.running}
         kept = {at for r, end in ends.items() for at in self.places(r)[:end]}
         for block in self.hits.found() if self.hits else ():
@@ -161,8 +139,8 @@ class Paper:
         read = sum(len(share.ids) for share in shares)
         holds(f"{what}: a step reads at most its budget", read <= self.budget, f"{read} tokens")
         holds(f"{what}: no more run than there are rows", len(self.scheduler.running) <= self.rows)
-        agree(f"{what}: who reads", readers, self.alive[: len(readers)])
-        agree(f"{what}: who runs and who reads", readers, self.scheduler.running)
+        agree(f"{what}: who reads", names(readers), names(self.alive[: len(readers)]))
+        agree(f"{what}: who runs and who reads", names(readers), names(self.scheduler.running))
         stopped = {id(request) for request in plan.preempted}
         for request, tokens, computed in before:
             agree(f"{what}: the tokens that are known", request.tokens, tokens)
