@@ -11,5 +11,6 @@ rehearsal   what it would do to a mix of requests, without a model
 runner      the pass of the model for it
 desk        where requests come in, and are let go
 engine      all of it, a step at a time
+prefix      what was read before, found again
 llm         a list of prompts, answered
 """
