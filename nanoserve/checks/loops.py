@@ -154,3 +154,10 @@ class Gate:
         """From now on it steps as it likes."""
         self.opened = True
         self.permits.release()
+
+    def shut(self) -> None:
+        """An idle engine stands before its next step again, once it has something to do."""
+        self.opened = False
+        self.there.clear()
+        while self.permits.acquire(blocking=False):
+            pass

@@ -40,9 +40,7 @@ def cancel(
     what: str, model: Llama, mix: list, alone: list, victim: int, moment: int, way: str
 ) -> None:
     """One schedule, driven by hand."""
-    engine = Watched(
-        model, num_blocks=14, block_size=4, max_num_seqs=2, max_num_batched_tokens=7
-    )
+    engine = Watched(model, num_blocks=14, block_size=4, max_num_seqs=2, max_num_batched_tokens=7)
 
     async def main() -> None:
         gate = Gate(engine)
