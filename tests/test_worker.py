@@ -145,9 +145,9 @@ def test_a_loop_that_ends_without_a_stop_ends_the_thread(made, monkeypatch):
     async def main():
         engine = AsyncEngine(Engine(made))
         await engine.start()
-        await engine.submit([1, 2], SamplingParams(temperature=0, max_tokens=400, ignore_eos=True))
-        return engine.thread
+        long = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
+        return engine.thread, await engine.submit([1, 2], long)
 
-    thread = asyncio.run(main())
+    thread, answer = asyncio.run(main())  # who holds an answer has not left
     thread.join(60)
-    assert not thread.is_alive() and not raised
+    assert not thread.is_alive() and not raised and not answer.over
