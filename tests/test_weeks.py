@@ -1,4 +1,4 @@
-"""The tables that close a week look for rows and contestants that bench.py gives, by their names."""
+"""The tables that close a week look for rows and contestants that bench.py gives, by name."""
 
 import json
 import subprocess
