@@ -15,6 +15,7 @@ from nanoserve import __version__
 from nanoserve.checkpoints import CheckpointError, checkpoint_path, weights_dir
 from nanoserve.checkpoints.catalog import CATALOG, DEFAULT, TWIN
 from nanoserve.checkpoints.places import command
+from nanoserve.server.arguments import add_serve
 
 if TYPE_CHECKING:
     from nanoserve.sampling import SamplingParams
@@ -188,6 +189,7 @@ def main(argv: list[str] | None = None) -> int:
     add_generate(commands)
     add_cost(commands)
     add_chat(commands)
+    add_serve(commands)
     args = parser.parse_args(argv)
     try:
         args.run(args)
@@ -195,7 +197,8 @@ def main(argv: list[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     except ImportError as error:
-        say(f"error: the Python package {error.name} is missing: pip install 'nanoserve[text]'")
+        need = f"pip install 'nanoserve[{getattr(args, 'extra', 'text')}]'"
+        say(f"error: the Python package {error.name} is missing: {need}")
         return 1
     except BrokenPipeError:  # `--list | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
