@@ -3,9 +3,11 @@
 from importlib.resources import files
 
 from fastapi import FastAPI
-from starlette.responses import HTMLResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from nanoserve.server.errors import check_model
+from nanoserve.server.metrics import Metrics
 from nanoserve.server.worker import AsyncEngine
 
 # The page is one file, and asks nobody but this server.
@@ -16,9 +18,9 @@ POLICY = (
 
 
 def add(app: FastAPI, worker: AsyncEngine, model: str) -> None:
-    """Let `app` answer at /, /health, /v1/models and /v1/models/NAME."""
+    """Let `app` answer at /, /health, /metrics, /v1/models and /v1/models/NAME."""
     page = files("nanoserve.server").joinpath("page.html").read_text("utf-8")
-    engine = worker.engine
+    engine, metrics = worker.engine, Metrics(model, worker)
     card = {
         "id": model,
         "object": "model",
@@ -35,6 +37,10 @@ def add(app: FastAPI, worker: AsyncEngine, model: str) -> None:
     async def health() -> JSONResponse:
         healthy = worker.healthy
         return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
+
+    @app.get("/metrics")
+    async def numbers() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
     async def models() -> JSONResponse:

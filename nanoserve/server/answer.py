@@ -1,8 +1,9 @@
 """What crosses from the engine's thread to the event loop."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Lock
+from typing import Protocol
 
 from nanoserve.engine.request import RequestOutput
 
@@ -26,18 +27,33 @@ class EngineError(Exception):
 News = RequestOutput | EngineError
 
 
+class Watch(Protocol):
+    """Who is told of every request: Day 21 counts."""
+
+    def asked(self, name: str) -> None: ...
+    def told(self, news: Mapping[str, News]) -> None: ...
+
+
 class Mailbox:
     """From a thread to a loop: the newest of each name, one wake-up.
 
-    However long the loop is away, it holds one item a name.
+    However long the loop is away, it holds one item a name. A `watch`
+    is told of all of it, on the thread.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wake: Callable):
-        self.loop, self.wake = loop, wake
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        wake: Callable,
+        watch: Watch | None = None,
+    ):
+        self.loop, self.wake, self.watch = loop, wake, watch
         self.lock, self.newest = Lock(), {}
 
     def put(self, told: dict) -> None:
         """On the thread. `wake` will be called, once, on the loop."""
+        if self.watch:
+            self.watch.told(told)
         with self.lock:
             first = not self.newest
             self.newest.update(told)

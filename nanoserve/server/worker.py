@@ -17,6 +17,7 @@ from nanoserve.server.answer import (
     EngineError,
     Mailbox,
     Stopped,
+    Watch,
 )
 from nanoserve.server.thread import ENDED, EngineThread, Stats
 
@@ -45,6 +46,7 @@ class AsyncEngine:
         self.answers = WeakValueDictionary()  # of those, if still read
         self.ends = deque(maxlen=32)  # when the last ones ended, seconds
         self.stopping = False
+        self.watch: Watch | None = None  # set it before the start
 
     async def start(self) -> None:
         """Start the thread. RuntimeError the second time."""
@@ -53,7 +55,7 @@ class AsyncEngine:
         self.loop = asyncio.get_running_loop()
         self.idle, self.ended = asyncio.Event(), asyncio.Event()
         self.idle.set()
-        self.mail = Mailbox(self.loop, self.deliver)
+        self.mail = Mailbox(self.loop, self.deliver, self.watch)
         self.thread = EngineThread(self.engine, self.mail)
         self.ends.append(self.loop.time())
         self.thread.start()
@@ -84,6 +86,8 @@ class AsyncEngine:
         self.flying.add(name)
         self.answers[name] = answer
         self.idle.clear()
+        if self.watch:
+            self.watch.asked(name)
         thread.commands.put((thread.add, name, ids, params))
         return answer
 
