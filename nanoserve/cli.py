@@ -12,7 +12,7 @@ from nanoserve.commands.common import say
 COMMANDS = (download, generate, chat, bench, cost)
 # The extra that brings a package, where it is another than text.
 EXTRAS = {"transformers": "reference", "tqdm": "download", "huggingface_hub": "download"}
-EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "server")
+EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "server")
 
 
 def main(argv: list[str] | None = None) -> int:
