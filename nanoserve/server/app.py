@@ -31,7 +31,7 @@ class Counter:
     async def answer(self, asked: Asked, form: type, request: Request) -> Response:
         """A chat or a completion, whole or as a stream."""
         self.worker.check_open()
-        self.worker.check_places()  # before any text is cut into tokens
+        self.worker.check_place()  # before any text is cut into tokens
         errors.check_model(asked.model, self.model)
         params = self.reader.params(asked)
         # In a thread: a long text holds up nobody else.

@@ -4,7 +4,7 @@ Built in the book: day21. Edit there, then run book/tangle.py.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from nanoserve.engine.request import RequestOutput
-from nanoserve.server.answer import News
+from nanoserve.server.answer import News, Watch
+from nanoserve.server.thread import ENDED
 from nanoserve.server.worker import AsyncEngine
 
 REASONS = ("stop", "length", "abort", "error")
@@ -66,8 +67,6 @@ class Series:
         """What is so now: looked up when somebody asks."""
 
         def used() -> float:
-            if worker.thread is None:
-                return 0.0
             stats = worker.stats()
             return 1 - stats.free_blocks / stats.num_blocks
 
@@ -94,7 +93,7 @@ class Seen:
     latest: float | None = None
 
 
-class Metrics(Series):
+class Metrics(Series, Watch):
     """Counts what an AsyncEngine is asked and tells, from now on.
 
     `clock` gives seconds, and never goes back.
@@ -109,27 +108,25 @@ class Metrics(Series):
         super().__init__(model)
         self.clock, self.flying = clock, {}
         self.gauges(worker)
-        worker.watch = self
+        worker.thread.mail.watch = self
 
     def asked(self, name: str) -> None:
         """On the event loop: a request is let in."""
         self.flying[name] = Seen(self.clock())
 
-    def told(self, news: Mapping[str, News]) -> None:
+    def told(self, news: dict[str, News]) -> None:
         """On the engine's thread: what a step has for each."""
         now = self.clock()
         for name, output in news.items():
-            seen = self.flying.get(name)
-            if seen is None:
-                continue  # it had ended already
-            if isinstance(output, Exception):
-                self.end(name, "error")
-                continue
-            self.count(seen, output, now)
-            if output.finished:
-                self.end(name, output.finish_reason)
-                if output.finish_reason != "abort":  # or it would flatter
-                    self.whole.observe(now - seen.asked)
+            if name == ENDED:  # nobody steps any more
+                for lost in [*self.flying]:
+                    self.end(lost, "error", now)
+            elif isinstance(output, Exception):
+                self.end(name, "error", now)
+            else:
+                self.count(self.flying[name], output, now)
+                if output.finished:
+                    self.end(name, output.finish_reason, now)
 
     def count(self, seen: Seen, output: RequestOutput, now: float) -> None:
         """Tokens that are new: a first one, or the gap before it."""
@@ -144,7 +141,9 @@ class Metrics(Series):
         self.written.inc(new)
         seen.tokens += new
 
-    def end(self, name: str, reason: str) -> None:
-        """Whatever happens, a request ends once."""
-        del self.flying[name]
+    def end(self, name: str, reason: str, now: float) -> None:
+        """A request is over, and whatever happens only once."""
+        seen = self.flying.pop(name)
         self.ended[reason].inc()
+        if reason in ("stop", "length"):  # who is cut off is quick
+            self.whole.observe(now - seen.asked)
