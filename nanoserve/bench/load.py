@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import httpx
@@ -69,8 +69,7 @@ class Heard:
     @property
     def gaps(self) -> list[float]:
         """Seconds from token to token; 0 where two came together."""
-        pairs = zip(self.times, self.times[1:], strict=False)
-        return [b - a for a, b in pairs]
+        return [b - a for a, b in pairwise(self.times)]
 
     @property
     def pace(self) -> float:
