@@ -1,4 +1,4 @@
-"""The interactive figure of Day 21 is the queue of nanoserve/bench/queueing.py: both on many mixes."""
+"""The interactive figure of Day 21 is the queue of bench/queueing.py: both on many mixes."""
 
 import json
 import math

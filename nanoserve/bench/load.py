@@ -17,6 +17,16 @@ from typing import Any
 import httpx
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent do not exceed.
+
+    NaN if there is none at all.
+    """
+    ranked = sorted(values)
+    rank = max(1, math.ceil(percent * len(ranked) / 100))
+    return ranked[rank - 1] if ranked else math.nan
+
+
 def arrivals(rate: float, requests: int, seed: int) -> list[float]:
     """When requests are due, in seconds: `rate` a second, by chance.
 
@@ -26,17 +36,6 @@ def arrivals(rate: float, requests: int, seed: int) -> list[float]:
     drawn = random.Random(seed)
     gaps = (drawn.expovariate(rate) for _ in range(requests))
     return list(accumulate(gaps))
-
-
-def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed.
-
-    It is one of them: nothing is invented between two, and a value that
-    is infinite is no trouble. NaN if there is none.
-    """
-    ranked = sorted(values)
-    rank = max(1, math.ceil(percent * len(ranked) / 100))
-    return ranked[rank - 1] if ranked else math.nan
 
 
 @dataclass
@@ -79,7 +78,10 @@ class Heard:
 
 
 async def lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of a body; what is cut off at its end is none."""
+    """The lines of a body; what is cut off at its end is none.
+
+    httpx breaks them at U+2028 too, which may stand in a text.
+    """
     held = b""
     async for part in response.aiter_bytes():
         *whole, held = (held + part).split(b"\n")
@@ -89,7 +91,7 @@ async def lines(response: httpx.Response) -> AsyncIterator[bytes]:
 
 def hear(heard: Heard, line: bytes, now: float) -> None:
     """A line of the stream. ValueError for what no server should say."""
-    if not line.startswith(b"data:") or line.endswith(b"[DONE]"):
+    if not line.startswith(b"data:") or line.rstrip().endswith(b"[DONE]"):
         return
     chunk = json.loads(line[5:])
     if "error" in chunk:
@@ -103,7 +105,12 @@ def hear(heard: Heard, line: bytes, now: float) -> None:
     heard.prompt_tokens += usage.get("prompt_tokens", 0)
 
 
-async def ask(client: httpx.AsyncClient, body: dict[str, Any], heard: Heard, clock) -> None:
+async def ask(
+    client: httpx.AsyncClient,
+    body: dict[str, Any],
+    heard: Heard,
+    clock: Callable[[], float],
+) -> None:
     """Send it, and note every token. ValueError: no whole answer."""
     heard.sent = clock()
     request = client.stream("POST", "/v1/completions", json=body)
@@ -114,6 +121,14 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], heard: Heard, clo
             hear(heard, line, clock())
     if heard.reason is None or not heard.ids:
         raise ValueError("cut short")
+
+
+def connected(url: str, key: str) -> httpx.AsyncClient:
+    """A client that is never in its own way: no proxy, no limits."""
+    told = {"Authorization": f"Bearer {key}"} if key else {}
+    # The default is 100 connections: the next request would wait.
+    free = {"limits": httpx.Limits(max_connections=None), "timeout": None}
+    return httpx.AsyncClient(base_url=url, headers=told, trust_env=False, **free)
 
 
 async def offer(
@@ -128,10 +143,7 @@ async def offer(
 
     `limit` is the seconds that a request may take; then it has failed.
     """
-    told = {"Authorization": f"Bearer {key}"} if key else {}
-    # A pool of connections that is full would make the next one wait.
-    free = {"limits": httpx.Limits(max_connections=None), "timeout": None}
-    async with httpx.AsyncClient(base_url=url, headers=told, trust_env=False, **free) as client:
+    async with connected(url, key) as client:
         start = clock()
 
         async def one(body: dict[str, Any], at: float) -> Heard:
@@ -150,9 +162,6 @@ async def offer(
         return await asyncio.gather(*map(one, bodies, due))
 
 
-PERCENTS = (50, 90, 99)
-
-
 def body_of(model: str, ids: Sequence[int], new: int, **more: Any) -> dict:
     """A request for exactly `new` tokens, as a stream that tells ids."""
     asked = {"model": model, "prompt": list(ids), "max_tokens": new}
@@ -164,7 +173,7 @@ def body_of(model: str, ids: Sequence[int], new: int, **more: Any) -> dict:
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:
     """p50, p90 and p99; None where so many have no value."""
-    found = {f"p{n}": percentile(values, n) for n in PERCENTS}
+    found = {f"p{n}": percentile(values, n) for n in (50, 90, 99)}
     return {n: x if math.isfinite(x) else None for n, x in found.items()}
 
 

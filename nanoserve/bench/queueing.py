@@ -1,11 +1,11 @@
-"""A queue on paper: when are requests answered that come at such times?
+"""A queue on paper: who comes when, and is answered when?
 
 Built in the book: day21. Edit there, then run book/tangle.py.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heapify, heapreplace
+from heapq import heapreplace
 
 
 class Server:
@@ -33,9 +33,8 @@ class Server:
         """
         while self.starts and self.starts[0] <= at:
             self.starts.popleft()
-        start = max(at, self.free[0])
-        waits, bound = len(self.starts), self.bound
-        if start > at and bound is not None and waits >= bound:
+        start, waits = max(at, self.free[0]), len(self.starts)
+        if start > at and self.bound is not None and waits >= self.bound:
             return None
         since, until = self.stall
         end = start + self.service
@@ -56,8 +55,7 @@ def open_loop(server: Server, due: Iterable[float]) -> Times:
 
 def closed_loop(server: Server, clients: int, until: float) -> Times:
     """Each client asks again as soon as it has its answer."""
-    ready, asked = [0.0] * clients, []
-    heapify(ready)
+    ready, asked = [0.0] * clients, []  # when each client is: a heap
     while ready[0] < until:
         at = ready[0]
         end = server.ask(at)

@@ -17,21 +17,38 @@ from nanoserve.server.thread import ENDED
 from nanoserve.server.worker import AsyncEngine
 
 REASONS = ("stop", "length", "abort", "error")
-STEPS = (1, 1.6, 2.5, 4, 6.3)  # of a decade, so none is over 1.6 wide
+STEPS = (1, 1.6, 2.5, 4, 6.3)  # of a decade: each 1.6 times the last
 
 # Seconds, from 0.1 ms to an hour and three quarters.
 BUCKETS = tuple(round(x * 10.0**k, 6) for k in range(-4, 4) for x in STEPS)
 
 
-class Series:
+@dataclass
+class Seen:
+    """A request in flight: when it came, its tokens, the newest's time."""
+
+    asked: float
+    tokens: int = 0
+    latest: float | None = None
+
+
+class Series(Watch):
     """The numbers themselves, at 0, each with the model's name on it.
 
     They are in a registry of their own: two servers in one process do
-    not count for each other.
+    not count for each other. `clock` gives seconds, and never goes back.
     """
 
-    def __init__(self, model: str):
-        self.model, self.registry = model, CollectorRegistry()
+    def __init__(
+        self,
+        model: str,
+        worker: AsyncEngine,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self.model, self.clock = model, clock
+        self.registry = CollectorRegistry()
+        self.flying: dict[str, Seen] = {}
+        self.gauges(worker)
         about = "Tokens of prompts that were read."
         self.read = self.make(Counter, "prompt_tokens", about)
         about = "Tokens that were written."
@@ -43,6 +60,7 @@ class Series:
         ended = self.make(Counter, "request_success", about, label)
         # All four at once: a rate is blind to a 1 out of nowhere.
         self.ended = {r: ended.labels(model, r) for r in REASONS}
+        worker.thread.mail.watch = self
 
     def make(
         self,
@@ -60,8 +78,8 @@ class Series:
 
     def times(self, name: str, what: str) -> Histogram:
         """A histogram of seconds."""
-        about = f"Seconds {what}."
-        return self.make(Histogram, f"{name}_seconds", about, buckets=BUCKETS)
+        about, buckets = f"Seconds {what}.", {"buckets": BUCKETS}
+        return self.make(Histogram, f"{name}_seconds", about, **buckets)
 
     def gauges(self, worker: AsyncEngine) -> None:
         """What is so now: looked up when somebody asks."""
@@ -84,31 +102,8 @@ class Series:
         return generate_latest(self.registry)
 
 
-@dataclass
-class Seen:
-    """A request in flight: when it came, its tokens, the newest's time."""
-
-    asked: float
-    tokens: int = 0
-    latest: float | None = None
-
-
-class Metrics(Series, Watch):
-    """Counts what an AsyncEngine is asked and tells, from now on.
-
-    `clock` gives seconds, and never goes back.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        worker: AsyncEngine,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        super().__init__(model)
-        self.clock, self.flying = clock, {}
-        self.gauges(worker)
-        worker.thread.mail.watch = self
+class Metrics(Series):
+    """Counts what an AsyncEngine is asked and tells, from now on."""
 
     def asked(self, name: str) -> None:
         """On the event loop: a request is let in."""
@@ -129,7 +124,7 @@ class Metrics(Series, Watch):
                     self.end(name, output.finish_reason, now)
 
     def count(self, seen: Seen, output: RequestOutput, now: float) -> None:
-        """Tokens that are new: a first one, or the gap before it."""
+        """Tokens that are new: the first one, or the gap before it."""
         new = len(output.token_ids) - seen.tokens
         for _ in range(new):
             if seen.latest is None:
@@ -142,7 +137,7 @@ class Metrics(Series, Watch):
         seen.tokens += new
 
     def end(self, name: str, reason: str, now: float) -> None:
-        """A request is over, and whatever happens only once."""
+        """A request is over."""
         seen = self.flying.pop(name)
         self.ended[reason].inc()
         if reason in ("stop", "length"):  # who is cut off is quick
