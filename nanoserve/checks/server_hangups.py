@@ -40,7 +40,7 @@ def check_hangups(engine: Engine) -> None:
                 for moment in (0, 1, 4):
                     what = f"{path}, {'a stream' if stream else 'whole'}, after {moment} steps"
                     there = ask(local, path, stream)
-                    wait_for(what, local, lambda: len(engine.requests) == 1, steps)
+                    wait_for(what, local, lambda: len(engine.requests) == 1)
                     steps.go(moment)
                     hang_up(there)
                     gone(what, local)
@@ -54,13 +54,13 @@ def check_hangups(engine: Engine) -> None:
     engine.audit()
 
 
-def wait_for(what: str, local: Local, there: Any, steps: Stepped) -> None:
-    """Give the event loop turns until the request has come to the engine."""
+def wait_for(what: str, local: Local, there: Any) -> None:
+    """Give the event loop turns until the engine has heard of it."""
     for _ in range(400):
         if there():
             return
         local.turns(1)
-    raise AssertionError(f"{what}: the request has not come to the engine")
+    raise AssertionError(f"{what}: the engine has not heard of it")
 
 
 def gone(what: str, local: Local) -> None:
@@ -75,11 +75,12 @@ def gone(what: str, local: Local) -> None:
 def check_waiting(local: Local, engine: Engine, steps: Stepped) -> None:
     """One that waits for a row, and has hung up, is gone before it gets one."""
     first = ask(local, "/v1/completions", True)
-    wait_for("the first", local, lambda: len(engine.requests) == 1, steps)
+    wait_for("the first", local, lambda: len(engine.requests) == 1)
     for stream in (True, False):
         second = ask(local, "/v1/completions", stream)
-        steps.go(1)
-        wait_for("one that waits", local, lambda: len(engine.scheduler.waiting) == 1, steps)
+        wait_for("one that waits", local, lambda: not local.worker.thread.commands.empty())
+        steps.go(1)  # and then the thread looks who has come
+        agree("requests that wait", len(engine.scheduler.waiting), 1)
         hang_up(second)
         gone(f"one that waits, {'a stream' if stream else 'whole'}", local)
         steps.go(1)
@@ -94,8 +95,8 @@ def check_waiting(local: Local, engine: Engine, steps: Stepped) -> None:
 def check_full(local: Local, engine: Engine, steps: Stepped) -> None:
     """A full queue says so at once, while no step is done, and before it cuts a text."""
     there = [ask(local, "/v1/completions", True) for _ in range(local.worker.places)]
-    wait_for("a full queue", local, lambda: local.worker.waiting >= 8, steps)
-    before = steps.done
+    wait_for("a full queue", local, lambda: len(local.worker.flying) == local.worker.places)
+    before, commands = steps.done, local.worker.thread.commands
     long = {"prompt": "far too long " * 400, "max_tokens": 3}
     for stream in (True, False):
         answer = local.http.post("/v1/completions", json=long | {"stream": stream})
@@ -104,8 +105,9 @@ def check_full(local: Local, engine: Engine, steps: Stepped) -> None:
         holds("Retry-After must be whole seconds from 1 on", wait.isdigit() and int(wait) > 0, wait)
         agree("its kind", answer.json()["error"]["type"], "rate_limit_error")
     agree("steps meanwhile", steps.done, before)
+    queued = commands.qsize()
     for each in there:
         hang_up(each)
-    local.turns(TURNS)
+    wait_for("hang-ups", local, lambda: commands.qsize() == queued + len(there))
     steps.go(2)
     agree("requests after all have hung up", engine.has_unfinished(), False)

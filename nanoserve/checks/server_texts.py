@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
-from torch import nn
+import torch
 
 from nanoserve.checks.common import agree, attempt
 from nanoserve.checks.engine_texts import checkpoint
@@ -21,7 +21,6 @@ from nanoserve.engine.engine import Engine
 from nanoserve.engine.llm import LLM
 from nanoserve.engine.request import RequestOutput
 
-MADE = "a made checkpoint"
 TALK = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -37,49 +36,35 @@ def check_server() -> None:
 
 
 def compare_served(board: Scoreboard, path: Path) -> float:
-    """Four prompts and a chat at once, whole and streamed; the smallest margin that was met."""
+    """Two prompts and a chat at once, whole and streamed; the smallest margin that was met."""
     theirs, llm = their_model(path), attempt("LLM", LLM, path, num_blocks=64)
-    mix = [
-        (ids, replace(p, ignore_eos=False))
-        for ids, p in mix_of(path, llm.engine.model.config.vocab_size)[:4]
-    ]
+    mix = mix_of(path, theirs.config.vocab_size)[:2]
     right = llm.generate([ids for ids, _ in mix], [params for _, params in mix])
     talks = llm.engine.tokenizer is not None and llm.tokenizer.template is not None
     if talks:
-        right += llm.chat(TALK, replace(mix[0][1], max_tokens=5))
+        right += llm.chat(TALK, replace(mix[0][1], ignore_eos=False, max_tokens=5))
+    scores = [steps_of(theirs, each.prompt_token_ids, each.token_ids) for each in right]
     with served(llm.engine) as local:
-        for stream in (False, True):
-            got = attempt("answers at once", apart, ask_all(local, right, talks, stream))
-            for i, (output, (ids, text, reason)) in enumerate(zip(right, got, strict=True)):
-                name = f"request {i}, {'a stream' if stream else 'whole'}"
-                agree(f"{name}: ids, as from LLM", ids, output.token_ids)
-                agree(
-                    f"{name}: text and reason", (text, reason), (output.text, output.finish_reason)
-                )
-                hold(board, path, theirs, name, output.prompt_token_ids, ids)
-    return min(margin_of(theirs, output) for output in right)
-
-
-def hold(
-    board: Scoreboard, path: Path, theirs: nn.Module, name: str, prompt: list, ids: list
-) -> None:
-    """Each id against the best one of HuggingFace's scores behind those before it."""
-    scores = steps_of(theirs, prompt, ids)
-    board.compare(path, "ids over HTTP", name, *sure_ids(ids, scores.argmax(-1).tolist(), scores))
-
-
-def margin_of(theirs: nn.Module, output: RequestOutput) -> float:
-    """The smallest one between the best score and the next, in any step."""
-    two = steps_of(theirs, output.prompt_token_ids, output.token_ids).topk(2).values
+        got = attempt("answers at once", apart, ask_all(local, right, talks))
+    for (i, stream), (ids, text, reason) in got.items():
+        name, output = f"request {i}, {'a stream' if stream else 'whole'}", right[i]
+        agree(f"{name}: ids, as from LLM", ids, output.token_ids)
+        agree(f"{name}: text and reason", (text, reason), (output.text, output.finish_reason))
+        best = scores[i].argmax(-1).tolist()
+        board.compare(path, "ids over HTTP", name, *sure_ids(ids, best, scores[i]))
+    two = torch.cat([each.topk(2).values for each in scores])
     return (two[:, 0] - two[:, 1]).min().item()
 
 
-async def ask_all(local: Local, right: list[RequestOutput], talks: bool, stream: bool) -> list:
-    """Of each request, at once: ids, text and reason; the last is a chat where there is one."""
+async def ask_all(local: Local, right: list[RequestOutput], talks: bool) -> dict[tuple, tuple]:
+    """Of each request, whole and as a stream, all at once: ids, text, reason.
+
+    With `talks` the last one is the chat.
+    """
     async with local.client(kind=openai.AsyncOpenAI) as client:
 
-        async def one(output: RequestOutput, chat: bool) -> tuple[list[int], str, Any]:
-            ids, text, reason = [], "", None
+        async def one(i: int, stream: bool) -> tuple[list[int], str, Any]:
+            chat, output = talks and i == len(right) - 1, right[i]
             said = {"model": MODEL, "temperature": 0, "max_tokens": len(output.token_ids)}
             said |= {"extra_body": {"return_token_ids": True}, "stream": stream}
             call = client.chat.completions if chat else client.completions
@@ -87,8 +72,9 @@ async def ask_all(local: Local, right: list[RequestOutput], talks: bool, stream:
             answer = await call.create(**said)
             if not stream:
                 choice = answer.choices[0]
-                said = choice.message.content if chat else choice.text
-                return choice.token_ids, said, choice.finish_reason
+                whole = choice.message.content if chat else choice.text
+                return choice.token_ids, whole, choice.finish_reason
+            ids, text, reason = [], "", None
             async for chunk in answer:
                 choice = chunk.choices[0]
                 ids += getattr(choice, "token_ids", None) or []
@@ -96,5 +82,6 @@ async def ask_all(local: Local, right: list[RequestOutput], talks: bool, stream:
                 reason = choice.finish_reason or reason
             return ids, text, reason
 
-        last = len(right) - 1
-        return await asyncio.gather(*(one(o, talks and i == last) for i, o in enumerate(right)))
+        asked = [(i, stream) for i in range(len(right)) for stream in (False, True)]
+        answers = await asyncio.gather(*(one(*each) for each in asked))
+    return dict(zip(asked, answers, strict=True))
