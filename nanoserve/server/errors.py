@@ -92,6 +92,12 @@ def path_of(place: tuple) -> str:
     return ".".join(steps)
 
 
+def nearness(found: dict[str, Any]) -> tuple[bool, int]:
+    """How well one of pydantic's errors says what was meant, of a value that may be many things."""
+    depth = path_of(found["loc"]).count(".")
+    return not found["type"].endswith("_type"), depth
+
+
 def of_validation(error: RequestValidationError) -> APIError:
     """The first thing that is wrong with a body; of a value that may be many things, the nearest.
 
@@ -101,7 +107,7 @@ def of_validation(error: RequestValidationError) -> APIError:
     if found[0]["type"] == "json_invalid":
         why = found[0].get("ctx", {}).get("error", "")
         return APIError(400, f"the body is no JSON: {why}", code="invalid_json")
-    first = max(found, key=lambda each: len(path_of(each["loc"]).split(".")))
+    first = max(found, key=nearness)
     param = path_of(first["loc"][1:])  # without "body"
     if not param:
         why = first["msg"].removeprefix("Value error, ")
