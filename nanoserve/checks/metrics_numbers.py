@@ -70,7 +70,7 @@ def check_metrics() -> None:
     agree("the model's name", begun["model"], "a-model")
     ended = {r: begun.get(f"request_success_total {r}") for r in ("stop", "length", "abort")}
     agree("ends before any, told as 0", ended, dict.fromkeys(ended, 0.0))
-    live(now, worker)
+    live(now, worker, metrics)
     agree("requests that the books still hold", len(metrics.flying), 0)
     check_life(read(metrics.text()))
     agree("what a second server has written", read(other.text())["generation_tokens_total"], 0.0)
@@ -80,7 +80,7 @@ def check_metrics() -> None:
     holds("the clock of the metrics must not go back: time.perf_counter", clock in MONOTONIC)
 
 
-def live(now: list[float], worker: Any) -> None:
+def live(now: list[float], worker: Any, metrics: Metrics) -> None:
     """Six requests: two whole, one cut off, one that a step fails, one never begun, one lost."""
     mail = worker.thread.mail
     script = (
@@ -105,6 +105,8 @@ def live(now: list[float], worker: Any) -> None:
             mail.watch.asked(asked)
         else:
             attempt(f"told of {[*told]}", mail.put, told)
+        if at == 19.0:
+            agree("requests in the books when all have ended", len(metrics.flying), 0)
 
 
 def check_life(found: dict[str, Any]) -> None:
