@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from nanoserve.checks.common import agree, attempt, holds
@@ -95,9 +94,8 @@ def check_next(what: str, before: RequestOutput, output: RequestOutput) -> None:
     holds(f"{what}: an output must be newer than the last", len(output.token_ids) > n)
 
 
-def compare_made(board: Scoreboard) -> dict[str, float]:
+def compare_made(board: Scoreboard, theirs: nn.Module, model: Llama) -> dict[str, float]:
     """Twelve requests in two engines, against HuggingFace alone; four of them are drawn."""
-    theirs, model = made_model()
     mix, margins = made_mix(VOCAB), []
     drawn = [generate(model, *asked).token_ids for asked in mix[8:]]
     for what, settings in SETTINGS.items():

@@ -17,7 +17,7 @@ PROMPT = [3, 1, 4]
 
 
 def check_bounds(model: Llama) -> None:
-    """All of this file."""
+    """All of this file, the cheap first."""
     check_the_loop_turns(model)
     check_refused_meanwhile(model)
     for waiting in (0, 1, 3):
@@ -145,17 +145,18 @@ def check_the_mail(model: Llama) -> None:
             calls.append(given)
             return plain(*given, **named)
 
+        engine.after = after
         async with AsyncEngine(engine) as served:
+            loop.call_soon_threadsafe = counted
             params = replace(GREEDY, max_tokens=25)
             answers = [await served.submit(PROMPT, params) for _ in range(2)]
-            loop.call_soon_threadsafe = counted
-            engine.after = after
             holds("twenty steps must be made while the loop is away", over.wait(60))
             holds("calls of the loop in twenty steps: one", len(calls) <= 1, f"it is {len(calls)}")
             del loop.call_soon_threadsafe
             first = await anext(answers[0])
             holds("the first output must be the newest", len(first.token_ids) >= 19)
             await answers[0].last()
+            await served.idle.wait()
             told = [output async for output in answers[1]]  # read after its end
             agree("outputs of an answer that is read at its end", len(told), 1)
             agree("its ids", len(told[0].token_ids), 25)
@@ -188,16 +189,11 @@ def check_arguments(model: Llama) -> None:
             continue
         raise AssertionError(f"max_waiting {waiting!r}: ValueError is wanted, nothing was raised")
     served = AsyncEngine(Watched(model, **TWO))
-    over = threading.Event()
 
     async def main() -> None:
         await served.start()
-        try:
-            await asyncio.to_thread(
-                asyncio.run, refusal(RuntimeError, "another loop", served, PROMPT, SHORT)
-            )
-        finally:
-            await served.stop()
-            over.set()
+        elsewhere = refusal(RuntimeError, "another loop", served, PROMPT, SHORT)
+        await asyncio.to_thread(asyncio.run, elsewhere)
+        await served.stop()
 
     on_a_loop("a request from another loop", main)

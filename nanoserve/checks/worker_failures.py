@@ -1,7 +1,6 @@
 """Steps that raise: their requests are told, the next are served. Day 19."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 
 from nanoserve.checks.common import agree, holds
@@ -45,7 +44,9 @@ async def outcomes(answers: list[Answer]) -> list[list[int] | str]:
 def fail(engine: Watched, steps: set[int], place: str = "before") -> None:
     """Let these steps raise, by their number from 1: before the model runs, or at their end."""
 
-    def hook(then: Callable[[], None] = getattr(engine, place)) -> None:
+    then = getattr(engine, place)
+
+    def hook() -> None:
         then()
         if engine.calls in steps:
             raise RuntimeError(f"step {engine.calls} of the engine cannot be")

@@ -83,7 +83,7 @@ def check_grace(model: Llama) -> None:
 
 
 def check_no_grace(model: Llama) -> None:
-    """Without grace: told with what they have, who runs, who waits, and whose command is not taken."""
+    """Without grace: all are told with what they have, who waits too, and whose command waits."""
     engine = Watched(model, **TWO)
 
     async def main() -> None:

@@ -68,7 +68,7 @@ class Front:
             taken = f"request id {name!r} is in use"
             raise ValueError(f"{taken}: give another one")
 
-    def check_place(self) -> None:
+    def check_places(self) -> None:
         """Busy where as many are in flight as may be."""
         if len(self.flying) >= self.places:
             since = self.loop.time() - self.ends[0]
@@ -137,7 +137,7 @@ class AsyncEngine(Front):
         name = secrets.token_hex(8) if request_id is None else request_id
         self.check_open()
         self.check_id(name)
-        self.check_place()
+        self.check_places()
         check_request(self.engine, prompt_ids, params)
         thread, ids = self.thread, tuple(prompt_ids)
         abort = partial(thread.commands.put, (thread.abort, name))
