@@ -4,7 +4,7 @@ Built in the book: day20. Edit there, then run book/tangle.py.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -12,61 +12,39 @@ from starlette.responses import JSONResponse
 
 from nanoserve.engine.engine import Engine
 from nanoserve.server import addresses, errors
-from nanoserve.server.answer import Answer
 from nanoserve.server.gate import MAX_BODY, Gate
-from nanoserve.server.prompts import Asked, Reader, check_count
+from nanoserve.server.prompts import Asked, check_count
 from nanoserve.server.protocol import ChatRequest, CompletionRequest
-from nanoserve.server.stream import Events, Writer, frames, together, while_there
+from nanoserve.server.service import Service
+from nanoserve.server.stream import Events, frames, together, while_there
 from nanoserve.server.wire import Chat, Completion
 from nanoserve.server.worker import AsyncEngine
 
 
-class Counter:
-    """Where requests are taken, refused, and answered."""
+async def answer(service: Service, asked: Asked, form: type, request: Request) -> Response:
+    """A chat or a completion, whole or as a stream."""
+    service.worker.check_open()
+    service.worker.check_places()  # Busy is said before a text is cut
+    errors.check_model(asked.model, service.model)
+    params = service.reader.params(asked)
+    # In a thread: a long text holds up nobody else.
+    prompts = await asyncio.to_thread(service.reader.prompts, asked)
+    check_count(asked, len(prompts), service.worker.places)
+    work = [(ids, each) for ids in prompts for each in params]
+    async with AsyncExitStack() as held:
+        answers = [await service.submit(asked, held, *each) for each in work]
+        # What is refused has been refused by now: a 200 may go out.
+        writer = service.writer(asked, form, work)
+        if asked.stream:
+            return Events(frames(writer, answers), held.pop_all())
 
-    def __init__(self, worker: AsyncEngine, model: str):
-        self.worker, self.model, engine = worker, model, worker.engine
-        self.reader = Reader(engine.tokenizer, engine.max_model_len)
+        async def listen() -> None:
+            async for i, output in together(answers):
+                writer.told[i] = output
 
-    async def answer(self, asked: Asked, form: type, request: Request) -> Response:
-        """A chat or a completion, whole or as a stream."""
-        self.worker.check_open()
-        self.worker.check_place()  # before any text is cut into tokens
-        errors.check_model(asked.model, self.model)
-        params = self.reader.params(asked)
-        # In a thread: a long text holds up nobody else.
-        prompts = await asyncio.to_thread(self.reader.prompts, asked)
-        check_count(asked, len(prompts), self.worker.places)
-        async with AsyncExitStack() as held:
-            work = [(ids, each) for ids in prompts for each in params]
-            answers = [await self.submit(asked, held, *each) for each in work]
-            # What is refused has been refused by now: a 200 may go out.
-            writer = self.writer(asked, form, work)
-            if asked.stream:
-                return Events(frames(writer, answers), held.pop_all())
-            if await while_there(request.receive, listen(writer, answers)):
-                return JSONResponse(writer.whole())
-        return Response(status_code=499)  # to nobody: they have hung up
-
-    async def submit(self, asked, held: AsyncExitStack, ids, params) -> Answer:
-        """An answer that ends, at the latest, with `held`."""
-        try:
-            answer = await self.worker.submit(ids, params)
-        except ValueError as error:
-            raise self.reader.refused(error, asked, ids) from None
-        return await held.enter_async_context(answer)
-
-    def writer(self, asked: Asked, form: type, work: Sequence[tuple]) -> Writer:
-        """What writes these answers in the form that was asked for."""
-        tokenizer = self.worker.engine.tokenizer
-        forms = [form(tokenizer, params.logprobs) for _, params in work]
-        return Writer(self.model, forms, [ids for ids, _ in work], asked)
-
-
-async def listen(writer: Writer, answers: Sequence[Answer]) -> None:
-    """Hear all answers to their ends, and send nothing."""
-    async for i, output in together(answers):
-        writer.told[i] = output
+        if await while_there(request.receive, listen()):
+            return JSONResponse(writer.whole())
+    return Response(status_code=499)  # to nobody: they have hung up
 
 
 def create_app(
@@ -95,14 +73,14 @@ def create_app(
     app.add_middleware(Gate, api_key=api_key, max_body=max_body)
     errors.install(app)
     addresses.add(app, worker, model_name)
-    counter = Counter(worker, model_name)
+    service = Service(worker, model_name)
 
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatRequest, request: Request) -> Response:
-        return await counter.answer(asked, Chat, request)
+        return await answer(service, asked, Chat, request)
 
     @app.post("/v1/completions")
     async def completion(asked: CompletionRequest, request: Request) -> Response:
-        return await counter.answer(asked, Completion, request)
+        return await answer(service, asked, Completion, request)
 
     return app

@@ -1,5 +1,6 @@
 """Errors as OpenAI's clients read them: {"error": {"message", "type", "param", "code"}}."""
 
+import difflib
 import math
 import re
 from typing import Any
@@ -116,11 +117,12 @@ def of_validation(error: RequestValidationError) -> APIError:
         named = why.partition(" ")[0]
         return APIError(400, why, param=named if "_" in named else None)
     if first["type"] == "extra_forbidden":
-        from nanoserve.server.protocol import OFF
+        from nanoserve.server.protocol import OFF, ChatRequest
 
-        why = "this is not built: leave it out"
+        why = "not built here, leave it out"
         if param.rpartition(".")[2] not in OFF:
-            why = "there is no such field"
+            near = difflib.get_close_matches(param, ChatRequest.model_fields, 1)
+            why = "there is no such field" + (f", is it {near[0]}?" if near else "")
     else:
         why = first["msg"].removeprefix("Value error, ")
     return APIError(400, f"{param}: {why}", param=param)

@@ -31,11 +31,11 @@ def frame(data: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(data)}\n\n".encode()
 
 
-class Writer:
-    """What is sent of some answers, as a ladder of chunks or whole.
+class Choices:
+    """Some answers to one request, and what their chunks have in common.
 
-    A choice begins, gets what is new of it, and ends with its reason; in
-    the end comes the usage of all, if it is wanted. No network is here.
+    `forms` has a form for each, `prompts` the ids that it goes on from;
+    `asked` is the request: stream, stream_options, return_token_ids, n.
     """
 
     def __init__(self, model: str, forms: Sequence[Any], prompts: Sequence, asked: Any):
@@ -50,13 +50,54 @@ class Writer:
             "model": model,
         }
 
+    def chunk(self, *choices: dict, **more: Any) -> dict:
+        """Head and choices; the usage is null in all chunks but its own."""
+        empty = {"usage": None} if self.counts else {}
+        return self.head | {"choices": list(choices)} | empty | more
+
+    def choice(self, i: int, body: dict) -> dict:
+        """A choice, with null for what it does not have."""
+        none = {"logprobs": None, "finish_reason": None}
+        return {"index": i} | none | body
+
+    def details(self, i: int, seen: int) -> dict:
+        """Ids and logprobs of the tokens from `seen` on, if asked for."""
+        output, more = self.told[i], {}
+        ids = output.token_ids[seen:]
+        if self.asked.return_token_ids:
+            more["token_ids"] = ids
+        if ids and output.logprobs is not None:
+            rows = output.logprobs[seen:]
+            more["logprobs"] = self.forms[i].logprobs(ids, rows)
+        return more
+
+    def prompt(self, i: int) -> tuple[dict, dict]:
+        """The prompt's ids, if asked for: in the choice, or around it."""
+        wanted = self.asked.return_token_ids
+        return self.forms[i].prompt(self.prompts[i]) if wanted else ({}, {})
+
+    def whole(self) -> dict:
+        """All of it, as it is sent to who wants no stream."""
+        choices, around = [], {}
+        for i, output in enumerate(self.told):
+            own, around = self.prompt(i)
+            last = {"finish_reason": output.finish_reason}
+            body = self.forms[i].message(output.text) | self.details(i, 0)
+            choices.append(self.choice(i, body | own | last))
+        counted = usage(self.told, self.asked.n)
+        return self.head | {"choices": choices, "usage": counted} | around
+
+
+class Writer(Choices):
+    """Some answers as a ladder of chunks. No network is here."""
+
     def start(self) -> Iterator[dict]:
         """A chunk for each choice of a chat: who speaks."""
         for i, form in enumerate(self.forms):
-            own, shared = self.prompt(i)
+            own, around = self.prompt(i)
             if own or form.opening():
                 begin = (form.opening() or form.piece("")) | own
-                yield self.chunk(self.choice(i, begin), **shared)
+                yield self.chunk(self.choice(i, begin), **around)
 
     def push(self, i: int, output: RequestOutput) -> Iterator[dict]:
         """What is new of choice i, and in a chunk of its own its end."""
@@ -74,53 +115,22 @@ class Writer:
         if self.counts:
             yield self.chunk(usage=usage(self.told, self.asked.n))
 
-    def whole(self) -> dict:
-        """All of it, as it is sent to who wants no stream."""
-        choices, shared = [], {}
-        for i, output in enumerate(self.told):
-            own, shared = self.prompt(i)
-            last = {"finish_reason": output.finish_reason}
-            body = self.forms[i].message(output.text) | self.details(i, 0)
-            choices.append(self.choice(i, body | own | last))
-        counted = usage(self.told, self.asked.n)
-        return self.head | {"choices": choices, "usage": counted} | shared
 
-    def chunk(self, *choices: dict, **more: Any) -> dict:
-        """Head and choices; the usage is null in all chunks but its own."""
-        empty = {"usage": None} if self.counts else {}
-        return self.head | {"choices": list(choices)} | empty | more
-
-    def choice(self, i: int, body: dict) -> dict:
-        """A choice, with null for what it does not have."""
-        return {"index": i, "logprobs": None, "finish_reason": None} | body
-
-    def details(self, i: int, seen: int) -> dict:
-        """Ids and logprobs of the tokens from `seen` on, where asked for."""
-        output, told = self.told[i], {}
-        ids = output.token_ids[seen:]
-        if self.asked.return_token_ids:
-            told["token_ids"] = ids
-        if ids and output.logprobs is not None:
-            rows = output.logprobs[seen:]
-            told["logprobs"] = self.forms[i].logprobs(ids, rows)
-        return told
-
-    def prompt(self, i: int) -> tuple[dict, dict]:
-        """The prompt's ids where asked for: for a choice, for them all."""
-        wanted = self.asked.return_token_ids
-        return self.forms[i].prompt(self.prompts[i]) if wanted else ({}, {})
+Said = AsyncIterator[tuple[int, RequestOutput]]
 
 
-async def together(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, RequestOutput]]:
+async def together(answers: Sequence[Answer]) -> Said:
     """The number of an answer and what it is now, whichever has news."""
     waits = {asyncio.ensure_future(anext(a)): i for i, a in enumerate(answers)}
+    first = asyncio.FIRST_COMPLETED
     try:
         while waits:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, return_when=first)
             for task in done:
                 i, output = waits.pop(task), task.result()
                 if not output.finished:
-                    waits[asyncio.ensure_future(anext(answers[i]))] = i
+                    more = anext(answers[i])
+                    waits[asyncio.ensure_future(more)] = i
                 yield i, output
     finally:
         for task in waits:
@@ -129,11 +139,14 @@ async def together(answers: Sequence[Answer]) -> AsyncIterator[tuple[int, Reques
 
 async def frames(writer: Writer, answers: Sequence[Answer]) -> AsyncIterator[bytes]:
     """The events of a stream, to its last one, whatever happens."""
-    yield b"".join(map(frame, writer.start()))
+    for chunk in writer.start():
+        yield frame(chunk)
     try:
         async for i, output in together(answers):
-            yield b"".join(map(frame, writer.push(i, output)))
-        yield b"".join(map(frame, writer.end()))
+            for chunk in writer.push(i, output):
+                yield frame(chunk)
+        for chunk in writer.end():
+            yield frame(chunk)
     except EngineError as error:  # the 200 is long gone
         yield frame(shape(500, str(error), None, None))
     yield DONE
@@ -150,9 +163,10 @@ async def while_there(receive: Receive, work: Coroutine) -> bool:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    watch, task = asyncio.ensure_future(gone()), asyncio.ensure_future(work)
+    first = asyncio.FIRST_COMPLETED
+    watch, task = map(asyncio.ensure_future, (gone(), work))
     try:
-        await asyncio.wait({watch, task}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({watch, task}, return_when=first)
         if not task.done():
             return False
         task.result()  # its error, if it has one
@@ -180,6 +194,7 @@ class Events(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self.held:
             try:
-                await while_there(receive, self.stream_response(send))
+                sending = self.stream_response(send)
+                await while_there(receive, sending)
             finally:
                 await self.body_iterator.aclose()
