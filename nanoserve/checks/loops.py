@@ -15,7 +15,7 @@ from nanoserve.checks.common import holds
 from nanoserve.engine.engine import Engine
 
 QUIET = 20  # tenths of a second, one after another, in which a process that hangs does nothing
-LONGEST = 120.0  # seconds, for what runs in circles
+LONGEST = 60.0  # seconds, for what runs in circles
 
 
 def on_a_loop(what: str, main: Callable[[], Coroutine]) -> Any:
@@ -82,6 +82,7 @@ class Watched(Engine):
         self.aborts: list[str] = []
         self.ended: set[str] = set()  # requests, by what a step told
         self.before: Callable[[], None] = lambda: None
+        self.during: Callable[[], None] = lambda: None  # before a token becomes text
         self.after: Callable[[], None] = lambda: None
         self.refused: set[str] = set()  # that add_request refuses for no reason
 
@@ -93,6 +94,10 @@ class Watched(Engine):
         self.ended |= {output.request_id for output in outputs if output.finished}
         self.after()
         return outputs
+
+    def write(self, request):
+        self.during()
+        super().write(request)
 
     def add_request(self, request_id, *asked):
         self.note()
@@ -125,7 +130,10 @@ class Watched(Engine):
 
 
 class Gate:
-    """Lets an engine take a step when it is told to. Made on the loop, asked on the thread."""
+    """Lets an engine take a step when it is told to. Made on the loop, asked on the thread.
+
+    It is open after `async with`, so that an error within is the one that is seen.
+    """
 
     def __init__(self, engine: Watched):
         self.loop = asyncio.get_running_loop()
@@ -154,6 +162,12 @@ class Gate:
         """From now on it steps as it likes."""
         self.opened = True
         self.permits.release()
+
+    async def __aenter__(self) -> "Gate":
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.open()
 
     def shut(self) -> None:
         """An idle engine stands before its next step again, once it has something to do."""

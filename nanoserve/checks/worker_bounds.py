@@ -70,8 +70,7 @@ def check_refused_meanwhile(model: Llama) -> None:
     engine = Watched(model, **TWO)
 
     async def main() -> None:
-        gate = Gate(engine)
-        async with AsyncEngine(engine, max_waiting=9) as served:
+        async with AsyncEngine(engine, max_waiting=9) as served, Gate(engine) as gate:
             answer = await served.submit(PROMPT, SHORT, "one")
             await gate.arrived()
             asked = {
@@ -106,8 +105,7 @@ def check_places(model: Llama, waiting: int) -> None:
     what, engine = f"max_waiting {waiting}", Watched(model, **TWO)
 
     async def main() -> None:
-        gate = Gate(engine)
-        async with AsyncEngine(engine, max_waiting=waiting) as served:
+        async with AsyncEngine(engine, max_waiting=waiting) as served, Gate(engine) as gate:
             answers = [await served.submit(PROMPT, NINE) for _ in range(2 + waiting)]
             busy = await refusal(Busy, what, served, PROMPT, NINE)
             holds(f"{what}: retry_after must be seconds", 0 < busy.retry_after < 1e6)

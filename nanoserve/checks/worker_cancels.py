@@ -1,6 +1,7 @@
 """Who leaves, at every moment and in every way: blocks come back within a step. Day 19."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 
@@ -43,18 +44,18 @@ def cancel(
     engine = Watched(model, num_blocks=14, block_size=4, max_num_seqs=2, max_num_batched_tokens=7)
 
     async def main() -> None:
-        gate = Gate(engine)
-        async with AsyncEngine(engine) as served:
+        async with AsyncEngine(engine) as served, Gate(engine) as gate:
             answers = [await served.submit(*mix[0], "0")]
             await gate.arrived()  # the others' commands wait until the next step has been made
             answers += [await served.submit(*mix[i], str(i)) for i in (1, 2)]
             others = {i: asyncio.create_task(answers[i].last()) for i in {0, 1, 2} - {victim}}
-            leaving = asyncio.create_task(leave(answers[victim], way, signal := asyncio.Event()))
+            signal = asyncio.Event()
+            leaving = asyncio.create_task(leave(answers[victim], way, signal))
             del answers
             await gate.step(moment)
             ended = str(victim) in engine.ended
             signal.set()
-            await leaving
+            left = await leaving
             await gate.step()
             holds(f"{what}: within a step it must be gone", str(victim) not in engine.requests)
             engine.audit()
@@ -63,6 +64,8 @@ def cancel(
             for i, task in others.items():
                 agree(f"{what}: ids of request {i}", (await task).token_ids, alone[i])
             await served.stop()
+            agree(f"{what}: what it tells later", [output async for output in left], [])
+            agree(f"{what}: aborts, at the end", engine.aborts, [] if ended else [str(victim)])
             agree(f"{what}: in flight", (served.running, served.waiting), (0, 0))
             agree(f"{what}: free blocks, as it says", served.stats().free_blocks, 14)
 
@@ -70,11 +73,11 @@ def cancel(
     engine.check(what)
 
 
-async def leave(answer: Answer, way: str, signal: asyncio.Event) -> None:
-    """Read an answer until there is a signal, then leave it, and read on: there is nothing."""
+async def leave(answer: Answer, way: str, signal: asyncio.Event) -> AsyncIterator:
+    """Read an answer until there is a signal, then leave it. What is left of it: nothing."""
     if way == "let go":
         await signal.wait()
-        return  # nobody holds it any more
+        return nothing()  # nobody holds it any more
     task = asyncio.create_task(read(answer))
     await asyncio.sleep(0)  # it waits now: a task that never began holds nothing to be closed
     await signal.wait()
@@ -89,6 +92,13 @@ async def leave(answer: Answer, way: str, signal: asyncio.Event) -> None:
                 raise KeyError("the client has hung up")
     await asyncio.gather(task, return_exceptions=True)
     agree(f"what comes after {way}", [output async for output in answer], [])
+    return answer
+
+
+async def nothing() -> AsyncIterator:
+    """No output."""
+    return
+    yield
 
 
 async def read(answer: Answer) -> None:

@@ -12,6 +12,9 @@ from nanoserve.model import Llama
 from nanoserve.server.answer import Answer, EngineError, Stopped
 from nanoserve.server.worker import AsyncEngine
 
+# Where in a step it raises, after so many good ones. In the fourth step a request ends: the
+# scheduler has let go of it when its last token is to become text.
+PLACES = ("before", "after", "before", "during", "after", "before")
 SETTINGS = {"num_blocks": 14, "block_size": 4, "max_num_seqs": 2, "max_num_batched_tokens": 7}
 
 
@@ -42,8 +45,7 @@ async def outcomes(answers: list[Answer]) -> list[list[int] | str]:
 
 
 def fail(engine: Watched, steps: set[int], place: str = "before") -> None:
-    """Let these steps raise, by their number from 1: before the model runs, or at their end."""
-
+    """Let these steps raise, by their number from 1: `before` the model runs, or later."""
     then = getattr(engine, place)
 
     def hook() -> None:
@@ -59,12 +61,12 @@ def check_each_moment(model: Llama, mix: list, alone: list) -> None:
     engine = Watched(model, **SETTINGS)
 
     async def main() -> None:
-        gate, last = Gate(engine), 0
-        async with AsyncEngine(engine) as served:
+        last = 0
+        async with AsyncEngine(engine) as served, Gate(engine) as gate:
             for moment in range(6):
                 what = f"a step that raises after {moment} good ones"
                 fails = last + moment + 1
-                fail(engine, {fails}, ("before", "after")[moment % 2])
+                fail(engine, {fails}, PLACES[moment])
                 answers = [await served.submit(*mix[0])]
                 await gate.arrived()
                 answers += [await served.submit(*asked) for asked in mix[1:]]
@@ -86,7 +88,6 @@ def check_each_moment(model: Llama, mix: list, alone: list) -> None:
                 agree(f"{what}: failures counted", served.stats().failures, moment + 1)
                 gate.shut()
                 last = engine.calls
-            gate.open()
 
     on_a_loop("failing steps", main)
     engine.check("after six failing steps")
@@ -98,17 +99,16 @@ def check_two_in_a_row(model: Llama, mix: list, what: str, place: str) -> None:
     engine = Watched(model, **SETTINGS)
 
     async def main() -> None:
-        gate = Gate(engine)
-        fail(engine, {2, 3}, place)
         served = AsyncEngine(engine)
         await served.start()
-        first = await served.submit(*mix[0])
-        await gate.arrived()
-        await gate.step()
-        second = await served.submit(*mix[1])
-        await gate.step()
-        third = await served.submit(*mix[2])  # its command is never taken
-        gate.open()
+        async with Gate(engine) as gate:
+            fail(engine, {2, 3}, place)
+            first = await served.submit(*mix[0])
+            await gate.arrived()
+            await gate.step()
+            second = await served.submit(*mix[1])
+            await gate.step()
+            third = await served.submit(*mix[2])  # its command is never taken
         said = await outcomes([first, second, third])
         agree(f"{what}: the first is told", said[0][-60:].count("step 2"), 1)
         holds(

@@ -65,15 +65,14 @@ def check_grace(model: Llama) -> None:
     engine = Watched(model, **TWO)
 
     async def main() -> None:
-        gate = Gate(engine)
         served = AsyncEngine(engine)
         await served.start()
-        answers = [await served.submit(PROMPT, SHORT) for _ in range(5)]
-        stopping = asyncio.create_task(served.stop(3600))
-        await gate.arrived()
-        holds("who stops is not healthy", not served.healthy)
-        await refusal(Stopped, "while it stops", served, PROMPT, SHORT)
-        gate.open()
+        async with Gate(engine) as gate:
+            answers = [await served.submit(PROMPT, SHORT) for _ in range(5)]
+            stopping = asyncio.create_task(served.stop(3600))
+            await gate.arrived()
+            holds("who stops is not healthy", not served.healthy)
+            await refusal(Stopped, "while it stops", served, PROMPT, SHORT)
         await stopping
         reasons = [(await answer.last()).finish_reason for answer in answers]
         agree("reasons, with grace", reasons, ["length"] * 5)
@@ -87,16 +86,15 @@ def check_no_grace(model: Llama) -> None:
     engine = Watched(model, **TWO)
 
     async def main() -> None:
-        gate = Gate(engine)
         served = AsyncEngine(engine)
         await served.start()
-        answers = [await served.submit(PROMPT, LONG) for _ in range(3)]
-        await gate.arrived()
-        await gate.step(4)
-        answers.append(await served.submit(PROMPT, LONG))
-        stopping = asyncio.create_task(served.stop(0))
-        await gate.step()
-        gate.open()
+        async with Gate(engine) as gate:
+            answers = [await served.submit(PROMPT, LONG) for _ in range(3)]
+            await gate.arrived()
+            await gate.step(4)
+            answers.append(await served.submit(PROMPT, LONG))
+            stopping = asyncio.create_task(served.stop(0))
+            await gate.step()
         await stopping
         told = [await answer.last() for answer in answers]
         reasons = [output.finish_reason for output in told]
