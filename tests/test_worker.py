@@ -6,6 +6,8 @@ import threading
 import pytest
 from tiny import save_tiny
 
+from nanoserve.checks.worker_answers import made_model
+from nanoserve.checks.worker_cancels import check_cancels
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.llm import LLM
 from nanoserve.sampling import SamplingParams
@@ -35,6 +37,11 @@ def run(main, limit=20.0):
         return asyncio.run(limited())
     finally:
         assert threading.active_count() == before
+
+
+def test_whoever_leaves_at_every_moment_in_every_way():
+    """Day 19's comparison tries one way at each moment, to be quick."""
+    check_cancels(made_model()[1], ways=4)
 
 
 def test_together_as_alone_and_pieces_lead_to_the_whole(made):

@@ -154,3 +154,34 @@ def week2() -> str:
     d.text(right + 85, 133, "scheduler, pages", "ns-muted", 18)
     d.text(right + 85, 156, "Week 3", "ns-muted", 17)
     return d.svg()
+
+
+def threads() -> str:
+    """Two threads and the two queues between them: what is whose on Day 19."""
+    d = Drawing(480, 330, "The event loop, the engine's thread, and the two queues between them")
+    d.box(8, 8, 172, 314, "ns-group", 12)
+    d.box(300, 8, 172, 314, "ns-group ns-lit-line", 12)
+    for x, words in ((94, "event loop"), (386, "engine's thread")):
+        d.text(x, 30, words, "ns-text ns-strong", 18)
+    rows = [  # x, y, words, note
+        (20, 52, "submit()", "refuses, or asks"),
+        (20, 152, "deliver()", "each its newest"),
+        (20, 250, "Answer", "one slot each"),
+        (312, 52, "obey()", "add, abort, close"),
+        (312, 152, "engine.step()", "alone, in here"),
+        (312, 250, "tell()", "all of a step"),
+    ]
+    for x, y, words, note in rows:
+        d.box(x, y, 148, 58)
+        d.text(x + 74, y + 20, words, "ns-text ns-strong", 17)
+        d.text(x + 74, y + 42, note, "ns-muted", 16)
+    for x, y, below in ((94, 210, 250), (386, 110, 152), (386, 210, 250)):
+        d.wire((x, y), (x, below))
+    d.wire((168, 81), (312, 81))
+    d.text(240, 62, "commands", "ns-text", 16)
+    d.text(240, 100, "a queue", "ns-muted", 16)
+    d.wire((312, 279), (240, 279), (240, 181), (168, 181))
+    d.text(240, 300, "Mailbox", "ns-text", 16)
+    d.text(240, 142, "one wake-up", "ns-muted", 15)
+    d.text(240, 162, "for many", "ns-muted", 15)
+    return d.svg()

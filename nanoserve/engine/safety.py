@@ -1,4 +1,7 @@
-"""What a server asks of an engine beside its steps."""
+"""What a server asks of an engine beside its steps.
+
+Built in the book: day19. Edit there, then run book/tangle.py.
+"""
 
 from collections.abc import Sequence
 
@@ -22,7 +25,7 @@ def check_request(engine: Engine, prompt_ids: Sequence[int], params: SamplingPar
 def drop_all(engine: Engine) -> None:
     """Let go of every request, wherever a failed step has left it.
 
-    AssertionError where blocks are missing even then.
+    AssertionError where the books do not agree even then.
     """
     scheduler = engine.scheduler
     for request in [*scheduler.running, *scheduler.waiting]:
