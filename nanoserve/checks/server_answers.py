@@ -8,7 +8,7 @@ import openai
 
 from nanoserve.checks.common import agree, attempt
 from nanoserve.checks.engine_texts import PROMPTS
-from nanoserve.checks.server_heard import streamed
+from nanoserve.checks.server_heard import streamed, whole
 from nanoserve.checks.server_local import MODEL, Local, apart
 from nanoserve.checks.server_logprobs import check_logprobs
 from nanoserve.engine.llm import LLM
@@ -112,16 +112,14 @@ def check_chat(client: openai.OpenAI, talk: list, right: RequestOutput) -> None:
     parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in talk]
     developer = [{**talk[0], "role": "developer"}, talk[1]]
     for what, messages in (("a chat", talk), ("parts", parts), ("a developer", developer)):
-        more = {"extra_body": {"return_token_ids": True}}
-        whole = attempt(
-            what, lambda m=messages, e=more: call.create(model=MODEL, messages=m, **said, **e)
-        )
-        choice, usage = whole.choices[0], whole.usage
+        ids = {"extra_body": {"return_token_ids": True}}
+        answer = whole(call, messages=messages, **said, **ids)
+        choice, usage = answer.choices[0], answer.usage
         agree(f"{what}: text", choice.message.content, right.text)
         agree(f"{what}: role", choice.message.role, "assistant")
         agree(f"{what}: reason", choice.finish_reason, right.finish_reason)
         agree(f"{what}: ids", choice.token_ids, right.token_ids)
-        agree(f"{what}: ids of the prompt", whole.prompt_token_ids, right.prompt_token_ids)
+        agree(f"{what}: ids of the prompt", answer.prompt_token_ids, right.prompt_token_ids)
         mine = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
         read, wrote = len(right.prompt_token_ids), len(right.token_ids)
         agree(f"{what}: usage", mine, (read, wrote, read + wrote))
@@ -136,18 +134,17 @@ def check_completions(client: openai.OpenAI, wanted: dict[str, Any]) -> None:
     call, texts, said = client.completions, wanted["texts"], {"temperature": 0, "max_tokens": NEW}
     ids, right = [o.prompt_token_ids for o in texts], [(o.text, o.finish_reason) for o in texts]
     for what, prompts in (("texts", list(PROMPTS)), ("ids", ids)):
-        whole = attempt(what, lambda p=prompts: call.create(model=MODEL, prompt=p, **said))
-        got = [(c.text, c.finish_reason) for c in whole.choices]
+        answer = whole(call, prompt=prompts, **said)
+        got = [(c.text, c.finish_reason) for c in answer.choices]
         agree(f"answers to {what}", got, right)
-        agree(f"their indices, of {what}", [c.index for c in whole.choices], [*range(len(ids))])
-        agree(f"usage of {what}", whole.usage.prompt_tokens, sum(map(len, ids)))
+        agree(f"their indices, of {what}", [c.index for c in answer.choices], [*range(len(ids))])
+        agree(f"usage of {what}", answer.usage.prompt_tokens, sum(map(len, ids)))
     heard = streamed(call, 3, prompt=ids[:3], **said)
     agree("three streams", list(zip(heard.texts, heard.reasons, strict=True)), right[:3])
     agree("their usage", heard.usage.prompt_tokens, sum(map(len, ids[:3])))
     drawn = [o.text for o in wanted["drawn"]]
     said = {"prompt": PROMPTS[1], "n": 2, "seed": 5, "max_tokens": NEW}
-    whole = attempt("n = 2", lambda: call.create(model=MODEL, **said))
-    agree("two answers to one seed", [c.text for c in whole.choices], drawn)
+    agree("two answers to one seed", [c.text for c in whole(call, **said).choices], drawn)
     agree("the same as streams", streamed(call, 2, **said).texts, drawn)
     cut, right = wanted["cut"][0], wanted["stopped"][0]
     said = {"prompt": PROMPTS[0], "stop": cut, "temperature": 0, "max_tokens": NEW}

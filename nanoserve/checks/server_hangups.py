@@ -10,6 +10,7 @@ from nanoserve.checks.common import agree, holds
 from nanoserve.checks.server_local import Local, Stepped, served
 from nanoserve.engine.engine import Engine
 
+MOST = 4  # that may wait, while one runs
 TURNS = 25  # of the event loop, in which it must notice that somebody is gone
 PATHS: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": [5, 6, 7] * 7},
@@ -31,27 +32,35 @@ def ask(local: Local, path: str, stream: bool, most: int = 30) -> socket.socket:
 
 
 def check_hangups(engine: Engine) -> None:
-    """At every moment of a request, streamed or not, alone and while others are answered."""
+    """At every moment of a request, streamed or not; while it waits; and when the queue is full."""
     blocks = engine.num_free_blocks
-    with served(engine, max_waiting=8) as local:
+    with served(engine, max_waiting=MOST) as local:
         steps = Stepped(engine)
-        for path in PATHS:
-            for stream in (True, False):
-                for moment in (0, 1, 4):
-                    what = f"{path}, {'a stream' if stream else 'whole'}, after {moment} steps"
-                    there = ask(local, path, stream)
-                    wait_for(what, local, lambda: len(engine.requests) == 1)
-                    steps.go(moment)
-                    hang_up(there)
-                    gone(what, local)
-                    steps.go(2)  # the one that was under way, and the one that tells of it
-                    agree(f"{what}: free blocks a step later", engine.num_free_blocks, blocks)
-                    agree(f"{what}: requests", engine.has_unfinished(), False)
-        check_waiting(local, engine, steps)
-        check_full(local, engine, steps)
-        steps.free()
+        try:
+            for path in PATHS:
+                for stream in (True, False):
+                    for moment in (0, 1, 4):
+                        check_moment(local, steps, path, stream, moment)
+            check_waiting(local, engine, steps)
+            check_full(local, engine, steps)
+        finally:
+            steps.free()
     agree("free blocks at the end", engine.num_free_blocks, blocks)
     engine.audit()
+
+
+def check_moment(local: Local, steps: Stepped, path: str, stream: bool, moment: int) -> None:
+    """A hang-up after so many steps: a step later all blocks are free."""
+    what = f"{path}, {'a stream' if stream else 'whole'}, after {moment} steps"
+    engine, blocks = steps.engine, steps.engine.num_free_blocks
+    there = ask(local, path, stream)
+    wait_for(what, local, lambda: len(engine.requests) == 1)
+    steps.go(moment)
+    hang_up(there)
+    gone(what, local)
+    steps.go(2)  # the one that was under way, and the one that tells of it
+    agree(f"{what}: free blocks a step later", engine.num_free_blocks, blocks)
+    agree(f"{what}: requests", engine.has_unfinished(), False)
 
 
 def wait_for(what: str, local: Local, there: Any) -> None:
@@ -86,6 +95,12 @@ def check_waiting(local: Local, engine: Engine, steps: Stepped) -> None:
         steps.go(1)
         agree("waiting, a step later", len(engine.scheduler.waiting), 0)
         agree("running", len(engine.scheduler.running), 1)
+    # Of two prompts the second is refused: the first is not written for nobody.
+    body = {"prompt": [[5, 6], [10**9]], "max_tokens": 30}
+    agree("status", local.http.post("/v1/completions", json=body).status_code, 400)
+    local.turns(2)
+    steps.go(1)
+    agree("requests, a step after a refused call", len(engine.requests), 1)
     hang_up(first)
     gone("the first", local)
     steps.go(2)
@@ -94,8 +109,8 @@ def check_waiting(local: Local, engine: Engine, steps: Stepped) -> None:
 
 def check_full(local: Local, engine: Engine, steps: Stepped) -> None:
     """A full queue says so at once, while no step is done, and before it cuts a text."""
-    there = [ask(local, "/v1/completions", True) for _ in range(local.worker.places)]
-    wait_for("a full queue", local, lambda: len(local.worker.flying) == local.worker.places)
+    there = [ask(local, "/v1/completions", True) for _ in range(1 + MOST)]
+    wait_for("a full queue", local, lambda: len(local.worker.flying) == 1 + MOST)
     before, commands = steps.done, local.worker.thread.commands
     long = {"prompt": "far too long " * 400, "max_tokens": 3}
     for stream in (True, False):

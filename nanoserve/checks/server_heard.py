@@ -35,6 +35,14 @@ class Heard:
                 self.logprobs[i] += each.content if delta is not None else each.token_logprobs
 
 
+def whole(call: Any, **said: Any) -> Any:
+    """An answer that is no stream, with a choice at least."""
+    answer = attempt("a whole answer", lambda: call.create(model=MODEL, **said))
+    holds("an answer that is no stream must be an object", hasattr(answer, "choices"))
+    holds("it must have a choice", len(answer.choices) > 0)
+    return answer
+
+
 def streamed(call: Any, choices: int = 1, **said: Any) -> Heard:
     """A stream, heard to its end."""
     heard = Heard(choices)

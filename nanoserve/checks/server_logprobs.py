@@ -4,10 +4,9 @@ from typing import Any
 
 import openai
 
-from nanoserve.checks.common import agree, attempt, holds
+from nanoserve.checks.common import agree, holds
 from nanoserve.checks.engine_texts import PROMPTS
-from nanoserve.checks.server_heard import near, streamed
-from nanoserve.checks.server_local import MODEL
+from nanoserve.checks.server_heard import near, streamed, whole
 from nanoserve.engine.request import RequestOutput
 
 
@@ -15,6 +14,13 @@ def check_logprobs(client: openai.OpenAI, outputs: list[RequestOutput]) -> None:
     """Of two completions and a chat."""
     for prompt, right in zip(PROMPTS[:2], outputs, strict=False):
         check_completion(client.completions, prompt, right)
+    # Drawn at a high temperature, the chosen token is seldom among the likeliest.
+    said = {"prompt": PROMPTS[0], "temperature": 2, "seed": 1, "max_tokens": 8, "logprobs": 1}
+    told = whole(client.completions, **said).choices[0].logprobs
+    rows = zip(told.tokens, told.token_logprobs, told.top_logprobs, strict=True)
+    for name, logprob, likely in rows:
+        agree(f"the chosen {name!r} beside the likeliest", likely.get(name), logprob)
+    holds("one of them must not be the likeliest", any(len(row) > 1 for row in told.top_logprobs))
     for top in (0, 2):
         check_chat(client.chat.completions, top)
 
@@ -24,8 +30,9 @@ def check_completion(call: Any, prompt: str, right: RequestOutput) -> None:
     said = {"prompt": prompt, "temperature": 0, "max_tokens": len(right.token_ids), "logprobs": 2}
     rows = zip(right.token_ids, right.logprobs, strict=True)
     chosen = [row[token].logprob for token, row in rows]
-    choice = attempt("logprobs", lambda: call.create(model=MODEL, **said)).choices[0]
+    choice = whole(call, **said).choices[0]
     told = choice.logprobs
+    holds("logprobs must be there where they were asked for", told is not None)
     near("logprobs of a completion", told.token_logprobs, chosen)
     near("its stream's", streamed(call, **said).logprobs[0], chosen)
     for k, row in enumerate(right.logprobs):
@@ -42,9 +49,11 @@ def check_chat(call: Any, top: int) -> None:
     talk = [{"role": "user", "content": PROMPTS[0]}]
     said = {"messages": talk, "logprobs": True, "temperature": 0, "max_tokens": 9}
     said |= {"top_logprobs": top} if top else {}
-    whole = attempt("logprobs of a chat", lambda: call.create(model=MODEL, **said))
-    choice, told = whole.choices[0], whole.choices[0].logprobs.content
-    agree("entries", len(told), whole.usage.completion_tokens)
+    answer = whole(call, **said)
+    choice = answer.choices[0]
+    holds("logprobs must be there where they were asked for", choice.logprobs is not None)
+    told = choice.logprobs.content
+    agree("entries", len(told), answer.usage.completion_tokens)
     agree("likeliest of each", {len(entry.top_logprobs) for entry in told}, {top})
     data = b"".join(bytes(entry.bytes) for entry in told if not entry.token.startswith("<|"))
     agree("their bytes together", data.decode("utf-8", "replace"), choice.message.content)

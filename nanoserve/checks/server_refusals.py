@@ -68,6 +68,7 @@ WRONG: list[tuple[str, dict[str, Any], str | None]] = [  # address, body, the fi
     (CHAT, part(type="image_url", image_url={"url": "x"}), "messages.0.content.0.type"),
     (CHAT, part(type="text"), "messages.0.content.0.text"),
     (CHAT, {"messages": [{"role": "user", "content": "long " * 900}]}, "messages"),
+    (CHAT, {"messages": TALK, "max_tokens": 10**6}, "messages"),
     (CHAT, {"messages": TALK, "top_logprobs": 2}, "top_logprobs"),
     (CHAT, {"messages": TALK, "max_tokens": 1, "max_completion_tokens": 2}, None),
 ]

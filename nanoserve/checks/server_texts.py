@@ -28,11 +28,11 @@ def check_server() -> None:
     """All promises of the server, on a made checkpoint with a tokenizer."""
     with checkpoint() as path:
         llm = attempt("LLM", LLM, path, num_blocks=64)
-        wanted = expected(llm)
         check_refusals(llm.engine)
+        check_hangups(Engine(path, num_blocks=64, max_num_seqs=1))
+        wanted = expected(llm)
         with served(llm.engine) as local:
             check_answers(local, wanted)
-        check_hangups(Engine(path, num_blocks=64, max_num_seqs=1))
 
 
 def compare_served(board: Scoreboard, path: Path) -> float:

@@ -69,8 +69,8 @@ def check_writer() -> None:
     two = rungs(ladder(Chat, [FIRST, SECOND], n=2, usage=True))
     for i, reason in enumerate(("stop", "length")):
         own = [rung for rung in two if rung[0] == i]
-        agree(f"the first chunk of choice {i}", own[0], (i, say, None))
-        agree(f"the last chunk of choice {i}", own[-1], (i, {}, reason))
+        agree(f"the first chunk of choice {i}", own[:1], [(i, say, None)])
+        agree(f"the last chunk of choice {i}", own[-1:], [(i, {}, reason)])
     spoken = ["".join(r[1]["content"] for r in two[:-1] if r[0] == i and r[1]) for i in (0, 1)]
     agree("the texts of two choices", spoken, ["A bcd", "xy"])
     agree("usage, the last chunk", two[-1], ([], 7))
@@ -179,13 +179,13 @@ async def check_watch() -> None:
             ended.append("cancelled")
             raise
 
-    agree("work that is done", await while_there(receive, work(0)), True)
+    agree("work that is done", await while_there(receive, work(0.01)), True)
     try:
         await while_there(receive, work(0, KeyError("x")))
         raise AssertionError("an error of the work must be raised")
     except KeyError:
         pass
     asyncio.get_running_loop().call_later(0.01, hung_up.set)
-    agree("work that nobody waits for", await while_there(receive, work(20)), False)
+    agree("work that nobody waits for", await while_there(receive, work(3)), False)
     agree("what has ended when it returns", ended[1:], ["done", "cancelled"])
     holds("nothing may be left running", len(asyncio.all_tasks()) <= 2)  # this, and wait_for's
