@@ -1,6 +1,10 @@
-"""Many clients at once. Every module here is built in the book, from Day 19 on.
+"""Many clients at once, over HTTP. What is not built in the book, from Day 19 on, is plumbing.
 
 answer      what a client waits for, and the errors that it may get
 thread      steps the engine; nobody else touches it
 worker      the engine, for an event loop that never waits for it
+app         the addresses, and the one way that all answers go
+stream      what is sent, when, and for how long
+service, prompts, wire, protocol, errors, gate, addresses, page.html     plumbing of the app
+arguments, run                                                          `nanoserve serve`
 """

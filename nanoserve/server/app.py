@@ -6,6 +6,7 @@ Built in the book: day20. Edit there, then run book/tangle.py.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from starlette.responses import JSONResponse
@@ -32,7 +33,8 @@ async def answer(service: Service, asked: Asked, form: type, request: Request) -
     check_count(asked, len(prompts), service.worker.places)
     work = [(ids, each) for ids in prompts for each in params]
     async with AsyncExitStack() as held:
-        answers = [await service.submit(asked, held, *each) for each in work]
+        submit = partial(service.submit, asked, held)
+        answers = [await submit(*each) for each in work]
         # What is refused has been refused by now: a 200 may go out.
         writer = service.writer(asked, form, work)
         if asked.stream:

@@ -38,7 +38,13 @@ class Choices:
     `asked` is the request: stream, stream_options, return_token_ids, n.
     """
 
-    def __init__(self, model: str, forms: Sequence[Any], prompts: Sequence, asked: Any):
+    def __init__(
+        self,
+        model: str,
+        forms: Sequence[Any],
+        prompts: Sequence[Sequence[int]],
+        asked: Any,
+    ):
         self.forms, self.prompts, self.asked = forms, prompts, asked
         self.told = [RequestOutput("", [], [])] * len(forms)
         options = asked.stream_options
@@ -51,7 +57,7 @@ class Choices:
         }
 
     def chunk(self, *choices: dict, **more: Any) -> dict:
-        """Head and choices; the usage is null in all chunks but its own."""
+        """Head and choices; usage is null in all chunks but its own."""
         empty = {"usage": None} if self.counts else {}
         return self.head | {"choices": list(choices)} | empty | more
 
@@ -73,8 +79,9 @@ class Choices:
 
     def prompt(self, i: int) -> tuple[dict, dict]:
         """The prompt's ids, if asked for: in the choice, or around it."""
-        wanted = self.asked.return_token_ids
-        return self.forms[i].prompt(self.prompts[i]) if wanted else ({}, {})
+        if not self.asked.return_token_ids:
+            return {}, {}
+        return self.forms[i].prompt(self.prompts[i])
 
     def whole(self) -> dict:
         """All of it, as it is sent to who wants no stream."""
