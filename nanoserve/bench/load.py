@@ -100,7 +100,7 @@ def hear(heard: Heard, line: bytes, now: float) -> None:
         new = choice.get("token_ids") or []
         heard.ids += new
         heard.times += [now] * len(new)
-        heard.reason = choice["finish_reason"] or heard.reason
+        heard.reason = choice["finish_reason"]
     usage = chunk.get("usage") or {}
     heard.prompt_tokens += usage.get("prompt_tokens", 0)
 

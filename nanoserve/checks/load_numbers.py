@@ -107,6 +107,7 @@ def check_report() -> None:
     heard.append(made(7.0, [11.0, 11.25, 11.5]))  # late
     heard.append(made(8.0, [], failure="status 429"))
     heard.append(made(9.0, [10.0, 20.0], failure="TimeoutError"))
+    heard[3].sent = heard[3].due + 0.75
     told = attempt("report", report, heard, 2.0, 0.5)
     agree("asked, answered", (told["requests"], told["answered"]), (10, 8))
     agree("failures", dict(told["failures"]), {"status 429": 1, "TimeoutError": 1})
@@ -114,7 +115,7 @@ def check_report() -> None:
     agree("seconds, from the first that was due to the last end", told["seconds"], 20.0)
     rates = told["tokens_per_second"], told["answered_per_second"], told["goodput"]
     agree("rates: tokens, answers, goodput", rates, (26 / 20, 8 / 20, 7 / 20))
-    agree("how late the client was", told["late_seconds"], 0.5)
+    agree("how late the client was, at worst", told["late_seconds"], 0.75)
     cuts = {"p50": 1.0, "p90": None, "p99": None}
     agree("to the first token, two being lost", told["first_token_seconds"], cuts)
     agree("to the last", told["request_seconds"], cuts | {"p50": 1.5})

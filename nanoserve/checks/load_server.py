@@ -5,6 +5,7 @@ What they wait for are each other's requests, so no clock decides.
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -60,6 +61,7 @@ def check_client() -> None:
     on_a_loop("answers that fail", failing)
     on_a_loop("a stream in pieces", pieces)
     on_a_loop("a client that is late", late)
+    on_a_loop("a client that is early", early)
 
 
 async def together() -> None:
@@ -155,6 +157,28 @@ async def late() -> None:
         clock = lambda: float(next(ticks))  # noqa: E731
         (heard,) = await offer(url, [{}], [0.5], 30.0, key="k", clock=clock)
     times(heard)
+
+
+async def early() -> None:
+    """Nobody asks before it is due, nor by way of a proxy that the environment names."""
+
+    async def answer(body: dict, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + stream([1]))
+
+    name = "HTTP_PROXY"
+    before = os.environ.get(name)
+    os.environ[name] = "http://127.0.0.1:9"  # where nobody is
+    try:
+        async with scripted(answer) as url:
+            heard = await offer(url, [{}] * 3, [0.0, 0.03, 0.06], 60.0)
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+    agree("failures of three", {h.failure for h in heard}, {""})
+    for each in heard:
+        ahead = each.due - each.sent
+        holds("a request must be sent when it is due", ahead < 1e-3, f"{ahead:.3f} s before")
 
 
 def times(heard: Heard) -> None:
