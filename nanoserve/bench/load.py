@@ -18,10 +18,7 @@ import httpx
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent do not exceed.
-
-    NaN if there is none at all.
-    """
+    """The smallest value that so many percent do not exceed, or NaN."""
     ranked = sorted(values)
     rank = max(1, math.ceil(percent * len(ranked) / 100))
     return ranked[rank - 1] if ranked else math.nan
@@ -78,11 +75,8 @@ class Heard:
 
 
 async def lines(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The lines of a body; what is cut off at its end is none.
-
-    httpx breaks them at U+2028 too, which may stand in a text.
-    """
-    held = b""
+    """The lines of a body; what is cut off at its end is none."""
+    held = b""  # httpx would break lines at U+2028 too, in a text
     async for part in response.aiter_bytes():
         *whole, held = (held + part).split(b"\n")
         for line in whole:
@@ -165,10 +159,8 @@ async def offer(
 def body_of(model: str, ids: Sequence[int], new: int, **more: Any) -> dict:
     """A request for exactly `new` tokens, as a stream that tells ids."""
     asked = {"model": model, "prompt": list(ids), "max_tokens": new}
-    usage = {"include_usage": True}
-    stream = {"stream": True, "stream_options": usage}
-    exact = {"ignore_eos": True, "return_token_ids": True}
-    return asked | stream | exact | more
+    asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    return asked | {"ignore_eos": True, "return_token_ids": True} | more
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float | None]:

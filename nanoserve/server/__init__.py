@@ -3,6 +3,7 @@
 answer      what a client waits for, and the errors that it may get
 thread      steps the engine; nobody else touches it
 worker      the engine, for an event loop that never waits for it
+metrics     what it counts and times of all that, for /metrics
 app         the addresses, and the one way that all answers go
 stream      what is sent, when, and for how long
 service, prompts, wire, protocol, errors, gate, addresses, page.html     plumbing of the app
