@@ -22,7 +22,7 @@ from nanoserve.server.answer import Answer
 ROUNDS, EACH, AT_ONCE = 5, 100, 24
 MOST = 12  # tokens of an answer, at most
 LEAK = 20e6  # bytes in three rounds: allocators keep some
-OBJECTS = 600  # in three rounds: two for a request, where each has dozens
+OBJECTS = 100  # in three rounds of a hundred: it is 0, and 300 or more if each leaves one
 
 
 def asked(draw: random.Random) -> dict:
@@ -87,6 +87,7 @@ def test_nothing_is_left_of_500_clients(tmp_path, seed):
     async def main():
         async with serving(engine) as url:
             port, some = int(url.rpartition(":")[2]), asyncio.Semaphore(AT_ONCE)
+            tasks = len(asyncio.all_tasks())
 
             async def one(who):
                 async with some:
@@ -106,8 +107,7 @@ def test_nothing_is_left_of_500_clients(tmp_path, seed):
                 kinds = {type(x) for x in gc.get_objects()}
                 left = kinds & {Request, RequestOutput, Answer}
                 assert not left, left
-            tasks = [t for t in asyncio.all_tasks() if "serve" not in repr(t)]
-            assert len(tasks) <= 2, tasks  # this one, and the lifespan of the app
+            await settled(tasks)
             return await metrics(port)
 
     before = threading.active_count()
@@ -124,7 +124,7 @@ def test_nothing_is_left_of_500_clients(tmp_path, seed):
     assert len(stayed) == 500 - gone
     ends = {r: found[f"request_success_total {r}"] for r in ("stop", "length", "abort", "error")}
     assert ends["length"] >= len(stayed) and ends["stop"] == ends["error"] == 0
-    assert ends["abort"] > 50 and sum(ends.values()) <= 500
+    assert ends["abort"] > 20 and sum(ends.values()) <= 500
     prompts = [body["prompt"] for body, _ in stayed]
     params = [
         SamplingParams(temperature=0, max_tokens=body["max_tokens"], ignore_eos=True)
@@ -141,6 +141,15 @@ async def metrics(port: int) -> str:
     answer = (await reader.read()).decode()
     writer.close()
     return answer.partition("\r\n\r\n")[2]
+
+
+async def settled(tasks: int) -> None:
+    """Until no more tasks than that are there: the last connection's may still be at its end."""
+    for _ in range(2000):
+        if len(asyncio.all_tasks()) <= tasks:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(asyncio.all_tasks())
 
 
 async def idle(port: int) -> None:
