@@ -35,10 +35,13 @@ OFF: dict[str, tuple] = {  # field: what it may say
     "logit_bias": ({},),
     "metadata": ({},),
     "modalities": (["text"],),
+    "moderation": (),
     "name": (),
     "parallel_tool_calls": (True, False),
     "prediction": (),
     "priority": (0,),
+    "prompt_cache_options": (),
+    "prompt_cache_retention": (),
     "prompt_logprobs": (0,),
     "reasoning_effort": ("none",),
     "refusal": (),
@@ -165,6 +168,8 @@ class ChatRequest(Asked):
 
     messages: list[Message] = Field(min_length=1, max_length=1024)
     max_completion_tokens: int | None = None  # OpenAI's newer name of max_tokens
+    prompt_cache_key: str | None = None  # as `user`: ours finds shared beginnings by itself
+    safety_identifier: str | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=MOST_LOGPROBS)
 

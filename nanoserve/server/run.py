@@ -43,13 +43,15 @@ class Server(uvicorn.Server):
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket at that address. ValueError where it cannot be had."""
+    if not 0 <= port < 2**16:  # getaddrinfo would take the rest of a division
+        raise ValueError(f"cannot listen at {host}, port {port}: ports are from 0 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or error
+    except OSError as error:
+        why = error.strerror or error
         raise ValueError(f"cannot listen at {host}, port {port}: {why}") from None
     return listener
 
