@@ -7,9 +7,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tiny import save_tiny
 
 from nanoserve.bench.workloads import nano_vllm
+from nanoserve.checks import server_local
+from nanoserve.checks.metrics_numbers import read
 from nanoserve.cli import main
+from nanoserve.engine.engine import Engine
 
 LONG = ("--longest", "24")
 GOOD = ("--first-within", "1000", "--pace-within", "1000")  # on any machine, however busy
@@ -150,3 +154,18 @@ def test_its_arguments_want_a_url_and_a_url_wants_a_server(capsys):
     for url in ("http://127.0.0.1:9", "nonsense"):
         assert bench(url) == 1
         assert f"--url {url}: /v1/models does not answer" in capsys.readouterr().err
+
+
+def test_our_own_server_counts_as_its_clients_do(tmp_path):
+    folder, file = tmp_path / "tiny", tmp_path / "found.json"
+    save_tiny(folder, vocab_size=10_007)  # prompts have ids up to 10,000
+    with server_local.served(Engine(folder, num_blocks=20, max_num_seqs=4)) as local:
+        assert bench(local.url, "--requests", "12", "--json", str(file), *GOOD) == 0
+        told = read(local.http.get("/metrics").text)
+    found = json.loads(file.read_text())
+    assert found["answered"] == 12 and found["model"] == server_local.MODEL
+    # The server has seen the request that warms up, too: one token read, and one written.
+    assert told["request_success_total length"] == 12 + 1
+    assert told["generation_tokens_total"] == found["new_tokens"] + 1
+    assert told["prompt_tokens_total"] == found["prompt_tokens"] + 1
+    assert told["inter_token_latency_seconds_count"] == found["new_tokens"] - 12
