@@ -30,6 +30,7 @@ help:
 	$(PYTHON) -E book/environment.py -m venv $(if $(MOVED),--clear) .venv
 	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --no-deps -e .
+	$(RUN) -m ipykernel install --sys-prefix --env PYTHONSAFEPATH ""
 	@pwd -P > $@
 
 setup: .venv/.installed

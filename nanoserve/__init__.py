@@ -12,7 +12,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
                     like), and checks/, which the book's comparison cells call
     checkpoints/    where weights come from, and files read without trust
-    cli             the command `nanoserve`
+    cli, commands/  the command `nanoserve`, and its subcommands
 """
 
 __version__ = "0.1.0"

@@ -136,3 +136,18 @@ def test_a_failing_step_fails_its_requests_and_two_in_a_row_end_it(made, caplog)
 
     run(main())
     assert "a step failed" in caplog.text
+
+
+def test_a_loop_that_ends_without_a_stop_ends_the_thread(made, monkeypatch):
+    raised = []
+    monkeypatch.setattr("threading.excepthook", raised.append)
+
+    async def main():
+        engine = AsyncEngine(Engine(made))
+        await engine.start()
+        long = SamplingParams(temperature=0, max_tokens=400, ignore_eos=True)
+        return engine.thread, await engine.submit([1, 2], long)
+
+    thread, answer = asyncio.run(main())  # who holds an answer has not left
+    thread.join(60)
+    assert not thread.is_alive() and not raised and not answer.over

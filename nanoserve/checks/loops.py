@@ -7,8 +7,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from nanoserve.checks.common import holds
@@ -40,16 +41,10 @@ def on_a_loop(what: str, main: Callable[[], Coroutine]) -> Any:
             future.set_exception(error)
 
     thread = threading.Thread(target=work, daemon=True)
-    silent, level = logging.getLogger("nanoserve.server"), logging.CRITICAL + 1
-    silent.setLevel(level)  # steps that fail on purpose are logged with all their lines
-    logging.getLogger("asyncio").setLevel(level)
     try:
-        thread.start()
-        watch(what, thread)
-    finally:
-        silent.setLevel(logging.NOTSET)
-        logging.getLogger("asyncio").setLevel(logging.NOTSET)
-    try:
+        with quiet() as died:
+            thread.start()
+            watch(what, thread, died)
         result = future.result()
     except (AssertionError, NotImplementedError):
         raise
@@ -60,16 +55,37 @@ def on_a_loop(what: str, main: Callable[[], Coroutine]) -> Any:
     return result
 
 
-def watch(what: str, thread: threading.Thread) -> None:
+@contextmanager
+def quiet() -> Iterator[list[BaseException]]:
+    """Steps that fail on purpose are not logged. The errors by which threads ended meanwhile."""
+    died, hook = [], threading.excepthook
+    logs = [logging.getLogger(name) for name in ("nanoserve.server", "asyncio")]
+    levels = [log.level for log in logs]
+    threading.excepthook = lambda given: died.append(given.exc_value)
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield died
+    finally:
+        threading.excepthook = hook
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
+
+
+def watch(what: str, thread: threading.Thread, died: list[BaseException]) -> None:
     """Wait for its end. AssertionError where nothing computes any more, or it has no end."""
-    began, quiet, spent = time.monotonic(), 0, time.process_time()
+    began, idle, spent = time.monotonic(), 0, time.process_time()
     while thread.is_alive():
         thread.join(0.1)
         now = time.process_time()
-        quiet, spent = (quiet + 1 if now - spent < 1e-3 else 0), now
-        if thread.is_alive():
-            holds(f"{what}: everybody must be told at last", quiet < QUIET, "it hangs")
-            holds(f"{what}: it must end", time.monotonic() - began < LONGEST, "it goes on and on")
+        idle, spent = (idle + 1 if now - spent < 1e-3 else 0), now
+        if not thread.is_alive():
+            return
+        if idle == QUIET and died and isinstance(died[0], NotImplementedError):
+            raise died[0]  # a practice notebook's blank says so itself
+        how = f"it hangs, since a thread ended with {died[0]!r}" if died else "it hangs"
+        holds(f"{what}: everybody must be told at last", idle < QUIET, how)
+        holds(f"{what}: it must end", time.monotonic() - began < LONGEST, "it goes on and on")
 
 
 class Watched(Engine):
@@ -114,17 +130,17 @@ class Watched(Engine):
         """Who calls."""
         self.threads.add(threading.get_ident())
 
-    def check(self, what: str) -> None:
-        """Between steps, after the thread has ended: nothing is left, and one thread did it all."""
+    def check(self, what: str, threads: int = 1) -> None:
+        """After its thread has ended: nothing is left, and one thread alone did it all."""
         self.audit()
-        holds(f"{what}: all blocks must be free", self.num_free_blocks == self.runner_blocks)
+        holds(f"{what}: all blocks must be free", self.num_free_blocks == self.pool_blocks)
         holds(f"{what}: no request may be left", not self.has_unfinished())
         loop = threading.get_ident() in self.threads
         holds(f"{what}: the loop must not touch the engine", not loop)
-        holds(f"{what}: one thread alone may touch the engine", len(self.threads) <= 1)
+        holds(f"{what}: one thread alone may touch the engine", len(self.threads) <= threads)
 
     @property
-    def runner_blocks(self) -> int:
+    def pool_blocks(self) -> int:
         """Blocks of the pool."""
         return self.scheduler.blocks.num_blocks
 

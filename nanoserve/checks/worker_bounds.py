@@ -93,6 +93,8 @@ def check_refused_meanwhile(model: Llama) -> None:
             gate.open()
             outputs = [await answer.last(), await later.last()]
             agree("prompts", [output.prompt_token_ids for output in outputs], [PROMPT, [1, 2]])
+            plain = await (await served.submit(PROMPT)).last()
+            agree("most tokens, without params", len(plain.token_ids) <= 16, True)
             again = await served.submit(PROMPT, SHORT, "one")
             agree("a name that is free again", (await again.last()).token_ids, outputs[0].token_ids)
 

@@ -23,6 +23,7 @@ def check_stops(model: Llama) -> None:
     check_order(model)
     check_grace(model)
     check_no_grace(model)
+    check_async_with(model)
     check_a_step_without_end(model)
 
 
@@ -38,7 +39,10 @@ def check_order(model: Llama) -> None:
         agree("free blocks before the start", never.stats().free_blocks, 14)
         await never.stop()
         served = AsyncEngine(engine)
+        before = {*threading.enumerate()}
         await served.start()
+        new = [thread.daemon for thread in {*threading.enumerate()} - before]
+        agree("threads that a process waits for, after the start", new, [True])
         holds("after the start it is healthy", served.healthy)
         try:
             await served.start()
@@ -108,6 +112,27 @@ def check_no_grace(model: Llama) -> None:
 
     on_a_loop("a stop without grace", main)
     engine.check("a stop without grace")
+
+
+def check_async_with(model: Llama) -> None:
+    """The end of `async with` waits for who is in flight; an error does not."""
+    engine = Watched(model, **TWO)
+
+    async def main() -> None:
+        async with AsyncEngine(engine) as served:
+            answer = await served.submit(PROMPT, SHORT)
+        agree("reason, after async with", (await answer.last()).finish_reason, "length")
+        try:
+            async with AsyncEngine(engine) as served, Gate(engine) as gate:
+                answer = await served.submit(PROMPT, LONG)
+                await gate.arrived()
+                await gate.step()
+                raise KeyError("an error of the caller's")
+        except KeyError:
+            agree("reason, after an error", (await answer.last()).finish_reason, "abort")
+
+    on_a_loop("async with", main)
+    engine.check("async with", threads=2)
 
 
 def check_a_step_without_end(model: Llama) -> None:
