@@ -289,6 +289,7 @@ MEASURES = {
     "cache": measure_cache,
     "engine": bench_engine.measure_engine,
     "python": bench_engine.measure_python,
+    "chat": bench_engine.measure_chat,
     "server": bench_server.measure_server,
     "batch": measure_batch,
 }

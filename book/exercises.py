@@ -80,9 +80,32 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
     return {"right": right, "wrong": wrong}
 
 
-def line_that_mixes() -> dict[str, Any]:
-    """The line of the loop that draws with another text's seed: Day 13."""
-    return {
-        "right": lambda said: "seeds[" in str(said).replace(" ", ""),
-        "otherwise": "what is a text's must be found by the text's number",
+# Of a bug hunt: what the line has that is wrong, and what is said of every other line.
+HUNTS = {
+    "day08": (("append",), "print the prompt before and after a call"),
+    "day10": (("at=",), "print what each pass is told of its token"),
+    "day11": (("step_cost(", "sizes="), "which of these numbers must change with the batch?"),
+    "day12": (("sent=len(ready",), "print how much was sent after each token"),
+    "day13": (("seeds[",), "what is a text's must be found by the text's number"),
+    "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
+    "day16": (("tokens[-",), "print what the first chunk reads"),
+}
+
+
+def line_of(day: str) -> dict[str, Any]:
+    """The line that a day's bug hunt looks for, as a text."""
+    parts, otherwise = HUNTS[day]
+
+    def right(said: Any) -> bool:
+        return any(part in str(said).replace(" ", "") for part in parts)
+
+    return {"right": right, "otherwise": otherwise}
+
+
+def freed_in_order() -> dict[str, Any]:
+    """The queue of eight blocks after two texts have ended: Day 15."""
+    wrong = {
+        (0, 1, 2, 3, 4): "the tail of a table goes first",
+        (4, 3, 2, 1, 0): "by the order in which they were freed",
     }
+    return {"right": [2, 1, 0, 4, 3], "wrong": wrong}

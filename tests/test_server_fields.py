@@ -53,7 +53,7 @@ def test_each_field_of_openai_is_known(path):
 @pytest.mark.parametrize("name", sorted(OFF))
 @pytest.mark.parametrize("path", ADDRESSES)
 def test_what_is_not_built_is_refused_by_its_name_and_may_be_off(path, name, local):
-    form, body = FORMS[path]
+    _, body = FORMS[path]
     status, error = post(local, path, body | {name: {"on": "please"}})
     assert (status, error["param"]) == (400, name) and name in error["message"]
     for off in (None, *OFF[name]):

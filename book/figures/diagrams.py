@@ -156,6 +156,47 @@ def week2() -> str:
     return d.svg()
 
 
+def week3() -> str:
+    """The engine: every piece that stands after Week 3, with its day."""
+    d = Drawing(480, 560, "The engine after Week 3: from requests to texts, many at once")
+    left, right, w, h = 40, 268, 184, 58
+    rows = [  # x, y, words, where, page
+        (left, 16, "LLM, Engine", "engine/, Day 16", "day16"),
+        (left, 112, "two queues", "scheduler.py, Day 16", "day16"),
+        (left, 208, "Scheduler", "one rule, Days 16, 17", "day17"),
+        (left, 304, "Runner", "runner.py, Day 16", "day16"),
+        (left, 400, "process, sample", "sampling.py, Day 9", "day09"),
+        (left, 486, "Detokenizer", "text.py, Day 12", "day12"),
+        (right, 112, "BlockManager", "blocks.py, Day 15", "day15"),
+        (right, 208, "PrefixCache", "prefix.py, Day 18", "day18"),
+        (right, 304, "Llama", "model.py, Day 7", "day07"),
+        (right, 400, "KVPool", "pool.py, Day 14", "day14"),
+    ]
+    for x, y, words, where, page in rows:
+        d.link(page)
+        d.box(x, y, w, h, "ns-box ns-done")
+        d.text(x + w / 2, y + 19, words, "ns-text ns-strong", 19)
+        d.text(x + w / 2, y + 42, where, "ns-muted", 15)
+        d.end_link()
+    middle, other = left + w / 2, right + w / 2
+    told = ["prompt, params", "", "Plan", "scores of the last", "ids"]
+    below = [y for x, y, *_ in rows if x == left]
+    for (y, under), words in zip(pairwise(below), told, strict=True):
+        d.wire((middle, y + h), (middle, under))
+        d.text(middle + 8, (y + h + under) / 2 - 1, words, "ns-muted", 15, "start")
+    d.wire((left, 429), (18, 429), (18, 237), (left, 237), kind="ns-lit-line")
+    d.wire((left + w, 237), (right, 237))
+    d.wire((other, 208), (other, 112 + h))
+    d.wire((left + w, 333), (right, 333))
+    d.wire((other, 304 + h), (other, 400))
+    d.text(other + 8, 380, "attend", "ns-muted", 15, "start")
+    d.text(right + 10, 45, "text, or ids", "ns-text", 17, "start")
+    d.wire((right + 4, 45), (left + w, 45))
+    d.text(right + 10, 515, "text, as it comes", "ns-text", 17, "start")
+    d.wire((left + w, 515), (right + 4, 515))
+    return d.svg()
+
+
 def threads() -> str:
     """Two threads and the two queues between them: what is whose on Day 19."""
     d = Drawing(480, 330, "The event loop, the engine's thread, and the two queues between them")

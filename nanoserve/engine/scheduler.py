@@ -36,6 +36,7 @@ class Queues:
         self.blocks, self.max_num_seqs = blocks, max_num_seqs
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
+        self.num_preemptions = 0  # so far
 
     def add(self, request: Request) -> None:
         """To the end of the queue. ValueError for what can never run."""
@@ -66,6 +67,7 @@ class Queues:
         self.release(request)
         request.computed = 0
         self.waiting.appendleft(request)
+        self.num_preemptions += 1
         return request
 
     def finish(self, request: Request, reason: str) -> None:
@@ -131,15 +133,14 @@ class Scheduler(Queues):
         `ids` has one for each share that samples, in order. What was
         ended while the step ran is left alone.
         """
-        drawn = list(zip(plan.sampling, ids, strict=True))
-        alive = [p for p in plan.shares if not p.request.finish_reason]
-        for share in alive:
-            share.request.computed += len(share.ids)
-        got = []
-        for share, token in drawn:
+        drawn, got = dict(zip(plan.sampling, ids, strict=True)), []
+        for share in plan.shares:
             request = share.request
-            if share in alive:
-                request.tokens.append(token)
+            if request.finish_reason:
+                continue
+            request.computed += len(share.ids)
+            if share in drawn:
+                request.tokens.append(drawn[share])
                 got.append(request)
                 if reason := request.ending():
                     self.finish(request, reason)

@@ -1,23 +1,17 @@
-"""The arguments of `nanoserve serve`. What it needs is imported when it runs."""
+"""`nanoserve serve`: an engine behind an address."""
 
 import argparse
 import os
 
 from nanoserve.checkpoints.catalog import DEFAULT
-
-COUNTS = {
-    "block-size": "tokens in a block of the pool; default 16",
-    "num-blocks": "blocks in the pool; default as many as half a gigabyte holds",
-    "max-num-seqs": "requests that run at once; default 16",
-    "max-num-batched-tokens": "tokens that a step reads at most; default 512",
-}
+from nanoserve.commands.common import add_engine, engine_settings
 
 
-def add_serve(commands) -> None:
+def add(commands) -> None:
     """The arguments of `nanoserve serve`."""
     about = "answer OpenAI's clients over HTTP, and people in a browser"
     parser = commands.add_parser("serve", help=about, description=about)
-    parser.set_defaults(run=run_serve, extra="server")
+    parser.set_defaults(run=run)
     about = f"a name or a folder; default {DEFAULT}"
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help=about)
     about = "the address to listen at; default 127.0.0.1, which nobody else can reach"
@@ -28,20 +22,12 @@ def add_serve(commands) -> None:
     parser.add_argument("--api-key", default=os.environ.get("NANOSERVE_API_KEY"), help=about)
     about = "requests that may wait; one more is told to come back later; default 64"
     parser.add_argument("--max-waiting", type=int, default=64, help=about)
-    for name, what in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=what)
-    about = "keep the keys and values of beginnings that prompts share"
-    kind = argparse.BooleanOptionalAction
-    parser.add_argument(
-        "--enable-prefix-caching", action=kind, default=argparse.SUPPRESS, help=about
-    )
+    add_engine(parser)
 
 
-def run_serve(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises ValueError, CheckpointError too."""
     from nanoserve.server.run import serve
 
-    names = (*COUNTS, "enable-prefix-caching")
-    given = {name.replace("-", "_") for name in names} & vars(args).keys()
-    settings = {name: getattr(args, name) for name in given}
+    settings = engine_settings(args)
     serve(args.checkpoint, args.host, args.port, args.api_key, args.max_waiting, settings)
