@@ -76,10 +76,13 @@ def under_load(engine: Engine, mix: Any, rate: float) -> tuple[list[Heard], dict
     heard, text = on_a_loop("a load test", main)
     *heard, refused, empty = heard
     agree("two that are refused", (refused.failure, empty.failure), ("status 400",) * 2)
-    check_counts(heard, attempt("what /metrics says", read, text))
+    told = attempt("what /metrics says", read, text)
+    check_counts(heard, told)
+    stopped = float(engine.scheduler.num_preemptions)
+    agree("preemptions", told["num_preemptions_total"], stopped)
     agree("free blocks afterwards", engine.num_free_blocks, engine.scheduler.blocks.num_blocks)
     engine.audit()
-    return heard, read(text)
+    return heard, told
 
 
 def check_counts(heard: Sequence[Heard], told: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ KINDS = {  # vLLM's names and kinds
     "kv_cache_usage_perc": "gauge",
     "prompt_tokens": "counter",
     "generation_tokens": "counter",
+    "num_preemptions": "counter",
     "request_success": "counter",
     "time_to_first_token_seconds": "histogram",
     "inter_token_latency_seconds": "histogram",
@@ -50,6 +51,7 @@ def worker_of(**now: Any) -> Any:
     mail.loop = SimpleNamespace(call_soon_threadsafe=lambda wake: None)
     worker = SimpleNamespace(running=3, waiting=2, thread=SimpleNamespace(mail=mail), **now)
     worker.stats = lambda: stats
+    worker.engine = SimpleNamespace(scheduler=SimpleNamespace(num_preemptions=4))
     return worker
 
 
@@ -101,6 +103,7 @@ def live(now: list[float], worker: Any, metrics: Metrics) -> None:
     )
     for at, asked, told in script:
         now[0] = at
+        worker.engine.scheduler.num_preemptions += at in (12.5, 13.0, 15.0)
         if asked:
             mail.watch.asked(asked)
         else:
@@ -113,6 +116,7 @@ def check_life(found: dict[str, Any]) -> None:
     """Counts and sums by hand."""
     agree("tokens read", found["prompt_tokens_total"], 5.0 + 2 + 2 + 2)
     agree("tokens written", found["generation_tokens_total"], 3.0 + 3 + 1 + 1)
+    agree("preemptions since it began", found["num_preemptions_total"], 3.0)
     ends = [found[f"request_success_total {r}"] for r in ("stop", "length", "abort", "error")]
     agree("ends: stop, length, abort, error", ends, [1.0, 1.0, 2.0, 2.0])
     for name, count, total in (

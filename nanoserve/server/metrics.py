@@ -53,6 +53,10 @@ class Series(Watch):
         self.read = self.make(Counter, "prompt_tokens", about)
         about = "Tokens that were written."
         self.written = self.make(Counter, "generation_tokens", about)
+        about = "Times that a request had to give its blocks back."
+        self.preempted = self.make(Counter, "num_preemptions", about)
+        self.scheduler = worker.engine.scheduler
+        self.known = self.scheduler.num_preemptions  # counted so far
         self.first = self.times("time_to_first_token", "to a first token")
         self.gap = self.times("inter_token_latency", "from token to token")
         self.whole = self.times("e2e_request_latency", "to the last token")
@@ -111,7 +115,9 @@ class Metrics(Series):
 
     def told(self, news: dict[str, News]) -> None:
         """On the engine's thread: what a step has for each."""
-        now = self.clock()
+        now, total = self.clock(), self.scheduler.num_preemptions
+        self.preempted.inc(total - self.known)
+        self.known = total
         for name, output in news.items():
             if name == ENDED:  # nobody steps any more
                 for lost in [*self.flying]:
