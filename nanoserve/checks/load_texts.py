@@ -30,7 +30,7 @@ from nanoserve.sampling import SamplingParams
 from nanoserve.server.app import create_app
 
 MODEL = "a-model"
-CRAMPED = {"num_blocks": 9, "max_num_seqs": 4, "max_num_batched_tokens": 24}
+CRAMPED = {"num_blocks": 7, "max_num_seqs": 4, "max_num_batched_tokens": 24}
 SAID = [f.name for f in fields(SamplingParams) if f.name not in ("logprobs", "stop", "max_tokens")]
 
 
