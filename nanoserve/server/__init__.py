@@ -5,6 +5,7 @@ thread      steps the engine; nobody else touches it
 worker      the engine, for an event loop that never waits for it
 app         the addresses, and the one way that all answers go
 stream      what is sent, when, and for how long
+writer      the chunks of a stream, and whole answers
 service, prompts, wire, protocol, errors, gate, addresses, page.html: plumbing of the app
 run         the app as a process: its socket, its signals, its end
 """
