@@ -67,6 +67,7 @@ def check_answers(local: Local, wanted: dict[str, Any]) -> None:
     attempt("models", lambda: agree("models", [m.id for m in client.models.list()], [MODEL]))
     agree("one model", attempt("models.retrieve", client.models.retrieve, MODEL).id, MODEL)
     check_fields(local, client)
+    check_headers(local)
     check_chat(client, wanted["talk"], wanted["chat"][0])
     check_completions(client, wanted)
     check_logprobs(client, wanted["texts"])
@@ -106,10 +107,27 @@ def check_fields(local: Local, client: openai.OpenAI) -> None:
     del local.engine.add_request
 
 
+def check_headers(local: Local) -> None:
+    """A stream says that it is one, and that nobody on the way may keep any of it back."""
+    body = {"prompt": "x", "max_tokens": 1, "stream": True}
+    headers = local.http.post("/v1/completions", json=body).headers
+    agree("type of a stream", headers["content-type"].partition(";")[0], "text/event-stream")
+    agree("Cache-Control", headers.get("cache-control"), "no-cache")
+    agree("X-Accel-Buffering", headers.get("x-accel-buffering"), "no")
+
+
 def check_chat(client: openai.OpenAI, talk: list, right: RequestOutput) -> None:
     """A conversation, whole and streamed, its content a text or parts."""
     call, said = client.chat.completions, {"temperature": 0, "max_tokens": 9}
     parts = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in talk]
+    more = [{"type": "text", "text": line} for line in ("be", "brief")]
+    lines = [{**talk[0], "content": "be\nbrief"}, talk[1]]
+    both = [{**talk[0], "content": more}, talk[1]]
+    prompts = [
+        whole(call, messages=m, max_tokens=1, extra_body={"return_token_ids": True})
+        for m in (lines, both)
+    ]
+    agree("parts are lines", prompts[1].prompt_token_ids, prompts[0].prompt_token_ids)
     developer = [{**talk[0], "role": "developer"}, talk[1]]
     for what, messages in (("a chat", talk), ("parts", parts), ("a developer", developer)):
         ids = {"extra_body": {"return_token_ids": True}}

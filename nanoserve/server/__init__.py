@@ -6,6 +6,7 @@ worker      the engine, for an event loop that never waits for it
 metrics     what it counts and times of all that, for /metrics
 app         the addresses, and the one way that all answers go
 stream      what is sent, when, and for how long
+writer      the chunks of a stream, and whole answers
 service, prompts, wire, protocol, errors, gate, addresses, page.html: plumbing of the app
 run         the app as a process: its socket, its signals, its end
 """

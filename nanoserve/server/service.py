@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from nanoserve.sampling import SamplingParams
 from nanoserve.server.answer import Answer
 from nanoserve.server.prompts import Asked, Reader
-from nanoserve.server.stream import Writer
 from nanoserve.server.worker import AsyncEngine
+from nanoserve.server.writer import Writer
 
 
 class Service:
