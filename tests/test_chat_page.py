@@ -28,7 +28,8 @@ def engine():
     with checkpoint() as path:
         made = Engine(path, num_blocks=64)
         settled = made.settled  # its context is short, and a page asks for all of it
-        made.settled = lambda ids, params: settled(ids, replace(params, max_tokens=6))
+        six = {"max_tokens": 6, "ignore_eos": True, "stop_token_ids": ()}
+        made.settled = lambda ids, params: settled(ids, replace(params, **six))
         yield made
 
 
