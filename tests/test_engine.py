@@ -52,7 +52,7 @@ def test_public_names_are_those_of_the_design():
         "num_blocks": None,
         "max_num_seqs": 16,
         "max_num_batched_tokens": 512,
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": True,
     }
     names = "request_id prompt_token_ids token_ids text finished finish_reason logprobs"
     assert [f.name for f in fields(RequestOutput)] == [*names.split(), "num_cached_tokens"]
@@ -67,7 +67,7 @@ def test_the_scheduler_and_what_it_stands_on_know_no_tensor():
     code = "import sys, nanoserve.engine.blocks; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
-    for name in ("request", "plan", "scheduler", "blocks", "audit"):
+    for name in ("request", "plan", "scheduler", "blocks", "audit", "prefix"):
         assert "torch" not in (ENGINE / f"{name}.py").read_text("utf-8")
 
 
@@ -103,9 +103,22 @@ def test_a_checkpoint_without_a_tokenizer_takes_ids(made):
             act()
 
 
-def test_a_prefix_cache_is_refused_until_there_is_one(made):
-    with pytest.raises(ValueError, match=r"enable_prefix_caching is True.*False"):
-        Engine(Llama.from_pretrained(made), enable_prefix_caching=True)
+def test_the_prefix_cache_is_a_switch_and_a_salt_is_a_text(made):
+    model = Llama.from_pretrained(made)
+    for wrong in (None, 1, "yes"):
+        with pytest.raises(ValueError, match=r"enable_prefix_caching is .*True or False"):
+            Engine(model, enable_prefix_caching=wrong)
+    for caching, cached in ((True, 32), (False, 0)):
+        engine = Engine(model, num_blocks=9, enable_prefix_caching=caching)
+        for _ in range(2):
+            engine.add_request("a", [1] * 40, GREEDY, cache_salt="mine")
+            while engine.has_unfinished():
+                (output,) = engine.step()
+        assert output.num_cached_tokens == cached
+        for wrong in ("", 7):
+            with pytest.raises(ValueError, match="cache_salt"):
+                engine.add_request("b", [1], GREEDY, cache_salt=wrong)
+        assert not engine.has_unfinished()
 
 
 def test_aborts_at_every_moment_and_falsified_books(made):

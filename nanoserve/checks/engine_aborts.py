@@ -1,6 +1,6 @@
 """Requests aborted at every moment, and books that were falsified: Day 16."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +13,25 @@ from nanoserve.engine.request import RequestOutput
 from nanoserve.generate import generate
 from nanoserve.model import Llama
 
+ABORTED = {
+    "num_blocks": 4,
+    "block_size": 8,
+    "max_num_batched_tokens": 7,
+    "max_num_seqs": 2,
+    "enable_prefix_caching": False,
+}
 
-def check_aborts(model: Llama) -> None:
+
+def check_aborts(model: Llama, moments: Sequence[int] = range(9), **settings: Any) -> None:
     """At every moment: told of once, in the next step; blocks and name are free at once."""
     mix = [
         (row[:n], replace(GREEDY, max_tokens=6))
         for row, n in zip(tokens(3, 20).tolist(), (20, 9, 2), strict=True)
     ]
     alone = [generate(model, *asked).token_ids for asked in mix]
-    for moment in range(9):
+    for moment in moments:
         for victim in range(3):
-            engine = Engine(
-                model, num_blocks=4, block_size=8, max_num_batched_tokens=7, max_num_seqs=2
-            )
+            engine = Engine(model, **ABORTED | settings)
             for i, asked in enumerate(mix):
                 engine.add_request(str(i), *asked)
             told: dict[str, RequestOutput] = {}

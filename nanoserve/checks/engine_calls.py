@@ -20,7 +20,7 @@ BAD_SETTINGS = (
     ("max_num_batched_tokens", 0),
     ("max_num_batched_tokens", True),
     ("enable_prefix_caching", None),
-    ("enable_prefix_caching", True),  # until there is one
+    ("enable_prefix_caching", 1),
 )
 
 

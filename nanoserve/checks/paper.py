@@ -1,33 +1,38 @@
 """A pool and a model of paper: what the scheduler plans is done with a list of hashes. Day 16.
 
 A token's keys and values are known to follow from it and all before it, so on paper they are the
-hash of that prefix. A slot holds one, or None where nobody may read.
+hash of that prefix. A slot holds one, or None where nobody may read. A cache of prefixes (Day 18)
+must then hit what is there: one hash says all that stands before.
 """
 
 from collections.abc import Callable, Sequence
 
 from nanoserve.checks.common import agree, attempt, holds
+from nanoserve.checks.paper_hits import Hits
 from nanoserve.engine.audit import audit
-from nanoserve.engine.blocks import BlockManager
+from nanoserve.engine.desk import new_scheduler
 from nanoserve.engine.plan import Plan, Share
 from nanoserve.engine.request import Request
-from nanoserve.engine.scheduler import Scheduler
 from nanoserve.sampling import SamplingParams
 
 LETTERS = 6  # ids of the paper's vocabulary: few, so that stops are met and texts look alike
 
 
-def known_by(tokens: Sequence[int], chain: Sequence[int] = ()) -> list[int]:
-    """A hash of each prefix; `chain` are those of the first ones."""
+def known_by(
+    tokens: Sequence[int], chain: Sequence[int] = (), salt: str | None = None
+) -> list[int]:
+    """A hash of each prefix; `chain` are those of the first ones. A salt is a number's text."""
     chain = list(chain)
     for token in tokens[len(chain) :]:
-        chain.append(hash((chain[-1] if chain else 0, token)))
+        chain.append(hash((chain[-1] if chain else int(salt or 0), token)))
     return chain
 
 
-def text_of(prompt: Sequence[int], params: SamplingParams) -> tuple[list[int], str]:
+def text_of(
+    prompt: Sequence[int], params: SamplingParams, salt: str | None = None
+) -> tuple[list[int], str]:
     """The ids that a prompt must be answered with, and why they end there."""
-    chain, output = known_by(prompt), []
+    chain, output = known_by(prompt, salt=salt), []
     while True:
         output.append(chain[-1] // 7 % LETTERS)
         chain.append(hash((chain[-1], output[-1])))
@@ -40,20 +45,25 @@ def text_of(prompt: Sequence[int], params: SamplingParams) -> tuple[list[int], s
 class Paper:
     """A scheduler, its blocks, and slots of paper. Every step is looked at from all sides."""
 
-    def __init__(self, num_blocks: int, size: int, rows: int, budget: int):
+    def __init__(self, num_blocks: int, size: int, rows: int, budget: int, caching: bool = False):
         self.what = f"{num_blocks} blocks of {size}, {rows} rows, {budget} tokens a step"
-        self.blocks = BlockManager(num_blocks, size)
-        self.scheduler = attempt(self.what, Scheduler, self.blocks, rows, budget)
+        given = caching, num_blocks, size, rows, budget
+        self.scheduler = attempt(self.what, new_scheduler, *given)
+        self.blocks = self.scheduler.blocks
+        self.hits = Hits(self) if caching else None
         self.slots = [None] * (num_blocks * size)
         self.size, self.rows, self.budget = size, rows, budget
         self.arrived: list[Request] = []
         self.chains: dict[Request, list[int]] = {}
         self.stopped = {}  # how often each request was preempted
+        self.written: dict[Request, int] = {}  # tokens of each, in the step that runs
         self.steps = 0
 
-    def add(self, prompt: Sequence[int], params: SamplingParams) -> Request:
+    def add(
+        self, prompt: Sequence[int], params: SamplingParams, salt: str | None = None
+    ) -> Request:
         """A request, waiting. ValueError where the scheduler refuses it."""
-        request = Request(f"r{len(self.arrived)}", tuple(prompt), params)
+        request = Request(f"r{len(self.arrived)}", tuple(prompt), params, salt)
         self.scheduler.add(request)
         self.arrived.append(request)
         return request
@@ -72,13 +82,15 @@ class Paper:
     def step(self, meanwhile: Callable[[], None] | None = None) -> Plan:
         """Plan, read and draw, update; `meanwhile` something may happen to the requests."""
         before = [(r, list(r.tokens), r.computed) for r in self.alive]
+        if self.hits:
+            self.hits.remember()
         plan = attempt(f"{self.what}: schedule", self.scheduler.schedule)
         self.check_plan(plan, before)
         chains = [self.chain(share) for share in plan.shares]
         for share, chain in zip(plan.shares, chains, strict=True):
             self.write(share, chain)
         for share, chain in zip(plan.shares, chains, strict=True):
-            places = self.places(share)[: len(chain)]
+            places = self.places(share.request)[: len(chain)]
             name = f"{self.what}: {share.request.request_id}"
             agree(f"{name} reads, by place", [self.slots[at] for at in places], chain)
         drawn = [
@@ -96,26 +108,30 @@ class Paper:
             [r.request_id for r in due],
         )
         self.steps += 1
+        self.written.clear()
         self.look()
         return plan
 
     def chain(self, share: Share) -> list[int]:
         """What a share's tokens and those before them are known by."""
         request, end = share.request, share.start + len(share.ids)
-        chain = self.chains[request] = known_by(request.tokens, self.chains.get(request, ()))
+        chain = self.chains[request] = known_by(
+            request.tokens, self.chains.get(request, ()), request.cache_salt
+        )
         return chain[:end]
 
-    def places(self, share: Share) -> list[int]:
+    def places(self, request: Request) -> list[int]:
         """The slots of a text, in order."""
         size = self.size
-        return [b * size + i for b in share.request.table for i in range(size)]
+        return [b * size + i for b in request.table for i in range(size)]
 
     def write(self, share: Share, chain: list[int]) -> None:
         """Keys and values of a share's tokens, on paper."""
         name = f"{self.what}: {share.request.request_id}"
-        places, start, end = self.places(share), share.start, len(chain)
+        places, start, end = self.places(share.request), share.start, len(chain)
         agree(f"{name} reads", list(share.ids), share.request.tokens[start:end])
         holds(f"{name} must have blocks for {end} tokens", end <= len(places), f"{places}")
+        self.written[share.request] = end
         for at in range(start, end):
             self.slots[places[at]] = chain[at]
 
@@ -126,8 +142,11 @@ class Paper:
         names = [request.request_id for request in queued]
         wanted = [request.request_id for request in self.alive]
         agree(f"{self.what}: the queues, in order of arrival", names, wanted)
-        for block in self.blocks.queue:
-            self.slots[block * self.size : (block + 1) * self.size] = [None] * self.size
+        ends = {r: max(r.computed, self.written.get(r, 0)) for r in self.scheduler.running}
+        kept = {at for r, end in ends.items() for at in self.places(r)[:end]}
+        for block in self.hits.found() if self.hits else ():
+            kept.update(range(block * self.size, (block + 1) * self.size))
+        self.slots = [known if at in kept else None for at, known in enumerate(self.slots)]
 
     def check_plan(self, plan: Plan, before: list[tuple[Request, list[int], int]]) -> None:
         """Budget, rows, order, who reads what, who was stopped; that nobody starves or idles."""
@@ -136,8 +155,9 @@ class Paper:
         for request in plan.preempted:
             older = self.arrived.index(request)
             count = self.stopped[request] = self.stopped.get(request, 0) + 1
-            holds(f"{what}: one is stopped at most once for each older one", count <= older)
-            holds(f"{what}: who was stopped waits", request not in self.scheduler.running)
+            if not self.hits:  # who finds a duplicate of what it gave back needs less than before
+                holds(f"{what}: one is stopped at most once for each older one", count <= older)
+                holds(f"{what}: who was stopped waits", request not in self.scheduler.running)
         read = sum(len(share.ids) for share in shares)
         holds(f"{what}: a step reads at most its budget", read <= self.budget, f"{read} tokens")
         holds(f"{what}: no more run than there are rows", len(self.scheduler.running) <= self.rows)
@@ -147,6 +167,8 @@ class Paper:
         for request, tokens, computed in before:
             agree(f"{what}: the tokens that are known", request.tokens, tokens)
             start = 0 if id(request) in stopped else computed
+            if self.hits and not start:
+                start = self.hits.check(what, request, waited=not computed)
             agree(f"{what}: what is computed before update", request.computed, start)
         for share in shares:
             tokens, end = share.request.tokens, share.start + len(share.ids)
@@ -160,6 +182,8 @@ class Paper:
         waiting = self.scheduler.waiting
         if waiting and read < self.budget and len(readers) < self.rows:
             need, free = self.blocks.blocks_for(len(waiting[0].tokens)), self.blocks.num_free
+            if self.hits:
+                need -= self.hits.held(waiting[0])
             holds(f"{what}: who fits must not wait", need > free, f"{need} blocks of {free} free")
 
     def check_end(self) -> None:
@@ -167,7 +191,7 @@ class Paper:
         for request in self.arrived:
             if request.finish_reason == "abort":
                 continue
-            wanted = text_of(request.prompt_ids, request.params)
+            wanted = text_of(request.prompt_ids, request.params, request.cache_salt)
             count = self.stopped.get(request, 0)
             what = f"{self.what}: the text of {request.request_id}, stopped {count} times"
             agree(what, (request.output_ids, request.finish_reason), wanted)

@@ -9,14 +9,14 @@ from nanoserve.engine.request import Request
 from nanoserve.sampling import SamplingParams
 
 
-def random_schedule(seed: int) -> Paper:
+def random_schedule(seed: int, caching: bool = False) -> Paper:
     """Arrivals, aborts and sizes drawn from a seed, and run until all have ended.
 
     Aborts come between two steps, and between a plan and its update.
     """
     draw = random.Random(seed)
     size, blocks = draw.choice((1, 2, 3, 16)), draw.choice((2, 4, 6, 9, 30))
-    paper = Paper(blocks, size, draw.choice((1, 2, 3, 8)), draw.choice((1, 2, 5, 17, 64)))
+    paper = Paper(blocks, size, draw.choice((1, 2, 3, 8)), draw.choice((1, 2, 5, 17, 64)), caching)
     busy, left = draw.choice((0.2, 0.5, 0.9)), draw.randint(1, 9)
     ending = draw.choice((0.0, 0.0, 0.05, 0.3))
 
@@ -44,8 +44,13 @@ def arrive(paper: Paper, draw: random.Random) -> Request:
     most = draw.randint(1, min(room + 1 - length, 40))
     stops = tuple(draw.sample(range(LETTERS), draw.choice((0, 0, 1, 2))))
     params = SamplingParams(max_tokens=most, stop_token_ids=stops, seed=0)
-    prompt = [draw.randrange(LETTERS) for _ in range(length)]
-    return attempt(f"{paper.what}: {length} ids, {most} new", paper.add, prompt, params)
+    prompt, salt = [draw.randrange(LETTERS) for _ in range(length)], None
+    if paper.hits and paper.arrived and draw.random() < 0.7:  # it begins as an earlier text
+        earlier = draw.choice(paper.arrived)
+        known = draw.choice((len(earlier.tokens), draw.randint(0, len(earlier.tokens))))
+        prompt = (earlier.tokens[:known] + prompt)[:length]
+        salt = draw.choice((earlier.cache_salt, earlier.cache_salt, None, "1", "2"))
+    return attempt(f"{paper.what}: {length} ids, {most} new", paper.add, prompt, params, salt)
 
 
 SMALL, LARGE = (2, 2), (5, 4)  # prompt and new tokens: one block or two, and the whole pool

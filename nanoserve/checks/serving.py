@@ -57,8 +57,10 @@ def mix_of(vocab: int) -> list[tuple[list[int], SamplingParams]]:
 
 
 def poison(engine: Engine) -> None:
-    """NaN in every slot of the pool, but where a request's computed tokens are."""
+    """NaN in every slot of the pool, but where computed tokens or found blocks are."""
     pool, kept = engine.runner.pool, []
+    for block in getattr(engine.scheduler.blocks, "found", {}).values():
+        kept += range(block * pool.block_size, (block + 1) * pool.block_size)
     for request in engine.scheduler.running:
         kept += (
             slots_of(request.table, request.computed, pool.block_size).tolist()
@@ -132,10 +134,23 @@ def run(engine: Engine, told: dict[str, RequestOutput] | None = None) -> dict[st
 
 
 def check_mode(
-    board: Scoreboard, model: Llama, mix: Mix, wanted: list, alone: list, mode: str
+    board: Scoreboard,
+    model: Llama,
+    mix: Mix,
+    wanted: list,
+    alone: list,
+    mode: str,
 ) -> list[RequestOutput]:
     """Ids and scores of the greedy ones against HuggingFace, the others against Day 10."""
-    engine = attempt(mode, Engine, model, **{"num_blocks": 48} | MODES[mode])
+    settings = {"num_blocks": 48, "enable_prefix_caching": False} | MODES[mode]
+    engine = attempt(mode, Engine, model, **settings)
+    return check_served(board, engine, mix, wanted, alone, mode)
+
+
+def check_served(
+    board: Scoreboard, engine: Engine, mix: Mix, wanted: list, alone: list, mode: str
+) -> list[RequestOutput]:
+    """The same on an engine that is there."""
     mine, scores = serve(mode, engine, mix)
     for i, (ids, steps) in enumerate(wanted):
         name = f"request {i} {mode}"

@@ -70,6 +70,7 @@ def compare_mix(board: Scoreboard, path: Path) -> dict[str, float]:
     model, file = path, path / "tokenizer.json"
     library = Tokenizer.from_file(str(file)) if file.is_file() else None
     for mode, settings in MODES.items() if library else [*MODES.items()][1:]:
+        settings = {"enable_prefix_caching": False} | settings
         engine = attempt(f"Engine({path}), {mode}", Engine, model, **settings)
         model = engine.model
         mine, scores = serve(mode, engine, mix)

@@ -37,11 +37,18 @@ def check_settings(caching: bool, **counts: Any) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count!r}")
-    if caching is not False:
-        raise ValueError(
-            f"enable_prefix_caching is {caching!r}: this engine has no "
-            "prefix cache yet (Day 18 builds it), leave it False"
-        )
+    if type(caching) is not bool:
+        asked = f"enable_prefix_caching is {caching!r}"
+        raise ValueError(f"{asked}, wanted True or False")
+
+
+def new_scheduler(caching: bool, num_blocks: int, block_size: int, *limits: int) -> Scheduler:
+    """With a block manager, and Day 18's cache of prefixes, or none."""
+    if not caching:
+        return Scheduler(BlockManager(num_blocks, block_size), *limits)
+    from nanoserve.engine.prefix import CachingScheduler, PrefixCache
+
+    return CachingScheduler(PrefixCache(num_blocks, block_size), *limits)
 
 
 def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
@@ -78,7 +85,7 @@ class Desk:
         num_blocks: int | None = None,
         max_num_seqs: int = 16,
         max_num_batched_tokens: int = 512,
-        enable_prefix_caching: bool = False,
+        enable_prefix_caching: bool = True,
     ):
         check_settings(
             enable_prefix_caching,
@@ -95,11 +102,8 @@ class Desk:
         kind = weight.dtype, weight.device
         pool = KVPool(config, num_blocks, block_size, *kind)
         self.runner = Runner(self.model, pool)
-        self.scheduler = Scheduler(
-            BlockManager(num_blocks, block_size),
-            max_num_seqs,
-            max_num_batched_tokens,
-        )
+        limits = max_num_seqs, max_num_batched_tokens
+        self.scheduler = new_scheduler(enable_prefix_caching, num_blocks, block_size, *limits)
         # The last token of a text is never read: it needs no place.
         room = num_blocks * block_size + 1
         self.max_model_len = min(config.max_position_embeddings, room)
@@ -112,16 +116,19 @@ class Desk:
         request_id: str,
         prompt_ids: Sequence[int],
         params: SamplingParams | None = None,
+        cache_salt: str | None = None,
     ) -> None:
         """Let a request wait. ValueError, at once, if it can never run.
 
         max_tokens None is as much as the context and the pool hold.
+        Requests with different salts share no blocks.
         """
         if request_id in self.requests:
             taken = f"request id {request_id!r} is in use"
             raise ValueError(f"{taken}: give another one")
         params = self.settled(prompt_ids, params or SamplingParams())
-        request = Request(request_id, tuple(map(int, prompt_ids)), params)
+        ids = tuple(map(int, prompt_ids))
+        request = Request(request_id, ids, params, cache_salt)
         text = new_detokenizer(self.tokenizer, params.stop)
         self.scheduler.add(request)  # may refuse it, as all above
         self.requests[request_id] = request
@@ -169,7 +176,7 @@ class Desk:
             ended,
             request.finish_reason,
             list(request.logprobs) if asked else None,
-            request.cached,
+            request.cached or 0,
         )
 
     def has_unfinished(self) -> bool:

@@ -15,23 +15,28 @@ class Request:
     `tokens` are all that are known, the prompt's first. `computed` is
     how many of them have their keys and values in the pool, in the
     blocks of `table`. `cached` of those were there before the request
-    was. `text` is what its output says, as far as it may be told.
-    `finish_reason` is None until it ends.
+    was, None until it first runs. Only requests with the same
+    `cache_salt` share blocks. `text` is what its output says, as far as
+    it may be told. `finish_reason` is None until it ends.
     """
 
     request_id: str
     prompt_ids: tuple[int, ...]
     params: SamplingParams
+    cache_salt: str | None = None
     tokens: list[int] = field(init=False)
     computed: int = 0
     table: list[int] = field(default_factory=list)
-    cached: int = 0
+    cached: int | None = None
     text: str = ""
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None
 
     def __post_init__(self):
-        self.tokens = list(self.prompt_ids)
+        salt, self.tokens = self.cache_salt, list(self.prompt_ids)
+        if salt is not None and (type(salt) is not str or not salt):
+            asked = f"cache_salt is {salt!r}"
+            raise ValueError(f"{asked}, wanted a text that is not empty")
 
     @property
     def behind(self) -> int:
