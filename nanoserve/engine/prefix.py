@@ -143,9 +143,11 @@ class CachingScheduler(Scheduler):
 
     def update(self, plan: Plan, ids: Sequence[int]) -> list[Request]:
         """As ever; and what is full and written can be found."""
+        size = self.blocks.block_size
         for share in plan.shares:
             request, end = share.request, share.start + len(share.ids)
-            if not request.finish_reason:
+            new_block = end // size > share.start // size
+            if new_block and not request.finish_reason:
                 given = request.tokens, end, request.cache_salt
                 self.blocks.publish(request.table, *given)
         return super().update(plan, ids)

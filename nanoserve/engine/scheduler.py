@@ -44,6 +44,8 @@ class Queues:
 
     def grow(self, request: Request) -> bool:
         """Blocks for all that is known of it; False: too few are free."""
+        if len(request.tokens) <= len(request.table) * self.blocks.block_size:
+            return True
         more = self.blocks.grow(request.table, len(request.tokens))
         request.table += more or []
         return more is not None
@@ -132,13 +134,13 @@ class Scheduler(Queues):
         ended while the step ran is left alone.
         """
         drawn = list(zip(plan.sampling, ids, strict=True))
-        alive = [p for p in plan.shares if not p.request.finish_reason]
-        for share in alive:
-            share.request.computed += len(share.ids)
+        for share in plan.shares:
+            if not share.request.finish_reason:
+                share.request.computed += len(share.ids)
         got = []
         for share, token in drawn:
             request = share.request
-            if share in alive:
+            if not request.finish_reason:
                 request.tokens.append(token)
                 got.append(request)
                 if reason := request.ending():
