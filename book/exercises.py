@@ -87,6 +87,8 @@ HUNTS = {
     "day11": (("step_cost(", "sizes="), "which of these numbers must change with the batch?"),
     "day12": (("sent=len(ready",), "print how much was sent after each token"),
     "day13": (("seeds[",), "what is a text's must be found by the text's number"),
+    "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
+    "day16": (("tokens[-",), "print what the first chunk reads"),
 }
 
 
@@ -98,3 +100,12 @@ def line_of(day: str) -> dict[str, Any]:
         return any(part in str(said).replace(" ", "") for part in parts)
 
     return {"right": right, "otherwise": otherwise}
+
+
+def freed_in_order() -> dict[str, Any]:
+    """The queue of eight blocks after two texts have ended: Day 15."""
+    wrong = {
+        (0, 1, 2, 3, 4): "the tail of a table goes first",
+        (4, 3, 2, 1, 0): "by the order in which they were freed",
+    }
+    return {"right": [2, 1, 0, 4, 3], "wrong": wrong}

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nanoserve.checks.common import agree, attempt, holds, must_raise
+from nanoserve.checks.common import agree, attempt, holds, must_raise, tells
 from nanoserve.checks.generating_pieces import GREEDY, passes
 from nanoserve.checks.model import VOCAB, tokens
 from nanoserve.checks.serving import hear, run
@@ -52,8 +52,7 @@ def check_refusals(model: Llama) -> None:
         ):
             asked = replace(GREEDY, **params)
             said = must_raise(ValueError, what, engine.add_request, name, prompt, asked)
-            untold = [word for word in words if word not in said]
-            agree(f"{what}: untold in {said!r}", untold, [])
+            tells(what, said, words)
     agree("passes of the model for what is refused", seen, [])
     engine.add_request("a", [1] * 20, replace(GREEDY, max_tokens=5))  # to the last place
     agree("requests told of in the end", sorted(run(engine)), ["a", "taken"])

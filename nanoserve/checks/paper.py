@@ -42,6 +42,11 @@ def text_of(
             return output, "length"
 
 
+def names(requests: Sequence[Request]) -> list[str]:
+    """Short enough for a message, where a request says all that it knows."""
+    return [request.request_id for request in requests]
+
+
 class Paper:
     """A scheduler, its blocks, and slots of paper. Every step is looked at from all sides."""
 
@@ -139,9 +144,7 @@ class Paper:
         """Between two steps: the audit, the order of the queues, and poison in what is free."""
         attempt(f"{self.what}, after step {self.steps}: audit", audit, self.scheduler)
         queued = [*self.scheduler.running, *self.scheduler.waiting]
-        names = [request.request_id for request in queued]
-        wanted = [request.request_id for request in self.alive]
-        agree(f"{self.what}: the queues, in order of arrival", names, wanted)
+        agree(f"{self.what}: the queues, in order of arrival", names(queued), names(self.alive))
         ends = {r: max(r.computed, self.written.get(r, 0)) for r in self.scheduler.running}
         kept = {at for r, end in ends.items() for at in self.places(r)[:end]}
         for block in self.hits.found() if self.hits else ():
@@ -161,8 +164,8 @@ class Paper:
         read = sum(len(share.ids) for share in shares)
         holds(f"{what}: a step reads at most its budget", read <= self.budget, f"{read} tokens")
         holds(f"{what}: no more run than there are rows", len(self.scheduler.running) <= self.rows)
-        agree(f"{what}: who reads", readers, self.alive[: len(readers)])
-        agree(f"{what}: who runs and who reads", readers, self.scheduler.running)
+        agree(f"{what}: who reads", names(readers), names(self.alive[: len(readers)]))
+        agree(f"{what}: who runs and who reads", names(readers), names(self.scheduler.running))
         stopped = {id(request) for request in plan.preempted}
         for request, tokens, computed in before:
             agree(f"{what}: the tokens that are known", request.tokens, tokens)

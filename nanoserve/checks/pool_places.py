@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from nanoserve.checks.cache_places import made
-from nanoserve.checks.common import F32, F64, agree, alike, attempt, holds, must_raise
+from nanoserve.checks.common import F32, F64, agree, alike, attempt, holds, must_raise, tells
 from nanoserve.config import ModelConfig
 from nanoserve.engine.pool import KVPool, Span
 from nanoserve.layers import causal_attention
@@ -138,7 +138,7 @@ def check_refused(config: ModelConfig, dtype: torch.dtype) -> None:
 
     def refuse(what: str, words: list, act: Any, *given: Any) -> None:
         said = must_raise(ValueError, what, act, *given)
-        agree(f"{what}: untold in {said!r}", [str(w) for w in words if str(w) not in said], [])
+        tells(what, said, words)
         holds(f"{what} must write nothing", alike(pool.k, before[0]) and alike(pool.v, before[1]))
 
     def spans(what: str, words: list, *given: Span) -> None:
