@@ -9,6 +9,8 @@ import torch
 import triton
 import triton.language as tl
 
+from nanoserve.kernels.launch import early, let_next, wait_ahead
+
 LOG2E = 1.4426950408889634
 
 
@@ -17,6 +19,7 @@ def attention_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, table_ptr, span_ptr, tile_ptr, scale,
     stride, K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, D2: tl.constexpr,
     SIZE: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, S: tl.constexpr, SPLIT: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Q queries of a text, in the G heads that share a KV head, and one part of its keys."""
     tile, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -30,6 +33,8 @@ def attention_kernel(
     token = first + m // G
     real = (m < Q * G) & (token < new)
     at = (row + token) * (K * G) + kv * G + m % G
+    let_next(PDL)
+    wait_ahead(PDL)
     q = tl.load(
         q_ptr + at[:, None] * D + d[None, :], mask=real[:, None] & (d < D)[None, :], other=0.0
     )
@@ -70,11 +75,14 @@ def attention_kernel(
 
 @triton.jit
 def merge_kernel(
-    part_ptr, top_ptr, total_ptr, out_ptr, PARTS: tl.constexpr, P: tl.constexpr, D: tl.constexpr, D2: tl.constexpr
+    part_ptr, top_ptr, total_ptr, out_ptr,
+    PARTS: tl.constexpr, P: tl.constexpr, D: tl.constexpr, D2: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """A query and a head: the parts' mixes, each scaled to the highest score of all."""
     row = tl.program_id(0).to(tl.int64)
     p, d = tl.arange(0, P), tl.arange(0, D2)
+    let_next(PDL)
+    wait_ahead(PDL)
     top = tl.load(top_ptr + row * PARTS + p, mask=p < PARTS, other=-float("inf"))
     total = tl.load(total_ptr + row * PARTS + p, mask=p < PARTS, other=0.0)
     weight = tl.exp2(top - tl.max(top, 0))
@@ -139,10 +147,10 @@ def paged_attention(
     attention_kernel[(len(reading.tiles), K, parts)](
         q, keys, values, out, top, total, reading.tables, reading.spans, reading.tiles,
         D**-0.5 * LOG2E, reading.tables.stride(0), K, G, D, wide, block_size, reading.queries, M,
-        64, split, num_warps=2 if M == 16 else 4,
+        64, split, num_warps=2 if M == 16 else 4, **early(),
     )  # fmt: skip
     if split:
         parted, out = out, torch.empty_like(q)
         P = triton.next_power_of_2(parts)
-        merge_kernel[(T * H,)](parted, top, total, out, parts, P, D, wide, num_warps=1)
+        merge_kernel[(T * H,)](parted, top, total, out, parts, P, D, wide, num_warps=1, **early())
     return out.view(T, H * D)

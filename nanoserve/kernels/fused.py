@@ -28,6 +28,8 @@ class FusedLlama:
         self.eps, self.half = config.rms_norm_eps, config.head_dim // 2
         self.qkv = [fuse(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj) for b in model.blocks]
         self.gate_up = [fuse(b.mlp.gate_proj, b.mlp.up_proj) for b in model.blocks]
+        tied = config.tie_word_embeddings
+        self.head = model.embed.weight if tied else model.lm_head.weight
         places = torch.arange(max_len, device=model.embed.weight.device)
         cos, sin = rope_table(config, places)
         self.cos, self.sin = (t[:, : self.half].contiguous() for t in (cos, sin))
@@ -58,6 +60,4 @@ class FusedLlama:
         if last is not None:
             x, delta = x[last], delta[last]
         h = rms_norm(x, self.model.norm.weight, self.eps, delta)
-        config = self.model.config
-        head = self.model.embed if config.tie_word_embeddings else self.model.lm_head
-        return linear(h, head.weight)
+        return linear(h, self.head)

@@ -5,8 +5,11 @@ import torch
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.attention import Reading, paged_attention
 from nanoserve.kernels.choice import choose
+from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 
+FEW = 2  # texts: up to so many, kernels that read the weights once are faster than a library
+SHORT = 160  # tokens: up to so many, a text's keys are not worth cutting
 PARTS = 32  # of a text's keys, at most, where few texts are to fill the card
 
 
@@ -38,63 +41,74 @@ class DecodeGraphs:
     def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
         self.model, self.pool, self.rows = model, pool, rows
         most, device = rows.nobody, pool.k.device
-        # What a step is told: of each text its row and its length, its temperature and its point.
-        self.told = torch.zeros(2, most, dtype=torch.int64, device=device)
-        self.told[0] = rows.nobody
-        self.law = torch.zeros(2, most, dtype=torch.float64, device=device)
+        # What a step is told, in one piece of memory: of each text its row and its length, then
+        # as float64 its temperature and its point.
+        self.step_input = torch.zeros(4, most, dtype=torch.int64, device=device)
+        self.told, self.law = self.step_input[:2], self.step_input[2:].view(torch.float64)
         self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
         self.tiles[:, 0] = torch.arange(most, device=device)
+        self.few = FewTexts(model, pool, FEW)
         self.sizes = sizes_up_to(most)
-        self.graphs: dict[int, tuple] = {}
+        self.graphs: dict[tuple[int, bool], tuple] = {}
 
-    def step(self, B: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, B: int, short: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The scores (B, V) and the chosen ids (B,) of a step; the ids become the rows' newest."""
-        rows, size, (row, length) = self.rows, self.pool.block_size, self.told[:, :B]
-        block = rows.tables[row, length // size]
-        slots = block * size + length % size
-        one = torch.ones_like(row)
-        spans = torch.stack([torch.arange(B, device=row.device), one, length, row], 1)
-        reading = Reading(rows.tables, spans.int(), self.tiles[:B], 1)
-        cut = self.cut(B)
+        rows, (row, length) = self.rows, self.told[:, :B]
+        if B <= FEW:
+            scores = self.few.scores(B, self.told, rows.ids, rows.tables, short)
+        else:
+            scores = self.scores(B, row, length)
+        return scores, choose(scores, self.law, row, rows.ids)
+
+    def scores(self, B: int, row: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+        """By the products of a library, which many rows share."""
+        rows, size = self.rows, self.pool.block_size
+        slots = rows.tables[row, length // size] * size + length % size
+        spans = torch.stack([self.tiles[:B, 0], torch.ones_like(row), length, row], 1).int()
+        reading, cut = Reading(rows.tables, spans, self.tiles[:B], 1), self.cut(B)
 
         def attend(q, keys, values):
             return paged_attention(q, keys, values, reading, size, *cut)
 
-        scores = self.model.scores(rows.ids[row], length, slots, self.pool.k, self.pool.v, attend)
-        temperature, point = self.law[:, :B]
-        ids = choose(scores, temperature.float(), point)
-        rows.ids[row] = ids
-        return scores, ids
+        ids, pool = rows.ids[row], self.pool
+        return self.model.scores(ids, length, slots, pool.k, pool.v, attend)
 
     def cut(self, B: int) -> tuple[int, int]:
         """Keys in a part, and parts: more of them the fewer texts there are."""
         if B >= 64:
             return 0, 1
-        keys = 128 if B < 16 else 256
         width = self.rows.tables.shape[1] * self.pool.block_size
-        keys = max(keys, -(-width // PARTS))
+        keys = max(128 if B < 16 else 256, -(-width // PARTS))
         return keys, -(-width // keys)
 
     def record(self) -> None:
         """Every size, the largest first, so that all share its memory."""
         memory = None
         for B in reversed(self.sizes):
-            self.step(B)  # compiles, and lets libraries take what they want
-            torch.cuda.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=memory):
-                found = self.step(B)
-            memory = memory or graph.pool()
-            self.graphs[B] = graph, *found
+            for short in (False, True) if B <= FEW else (False,):
+                self.step(B, short)  # compiles, and lets libraries take what they want
+                torch.cuda.synchronize()
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=memory):
+                    found = self.step(B, short)
+                memory = memory or graph.pool()
+                self.graphs[B, short] = graph, *found
 
-    def tell(self, told: torch.Tensor, law: torch.Tensor) -> None:
-        """Rows and lengths, temperatures and points of the next step; nobody fills it up."""
-        count = told.shape[1]
-        self.told[:, :count], self.law[:, :count] = told, law
-        self.told[0, count:], self.told[1, count:] = self.rows.nobody, 0
+    def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
+        """What the next step is told; what is left is nobody's."""
+        told, count = (
+            torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=True),
+            len(rows),
+        )
+        law = told[2:].view(torch.float64)
+        told[0] = self.rows.nobody
+        told[:2, :count] = torch.tensor([rows, lengths])
+        law[:, :count] = torch.tensor([temperatures, points], dtype=torch.float64)
+        self.step_input.copy_(told, non_blocking=True)
 
-    def play(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def play(self, count: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A step of the first `count` texts told: scores and ids, until the next one is played."""
-        graph, scores, ids = self.graphs[next(B for B in self.sizes if count <= B)]
+        B = next(B for B in self.sizes if count <= B)
+        graph, scores, ids = self.graphs[B, B <= FEW and longest < SHORT]
         graph.replay()
         return scores[:count], ids[:count]

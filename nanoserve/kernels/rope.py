@@ -4,17 +4,22 @@ import torch
 import triton
 import triton.language as tl
 
+from nanoserve.kernels.launch import early, let_next, wait_ahead
+
 
 @triton.jit
 def rope_kernel(
     qkv_ptr, cos_ptr, sin_ptr, position_ptr, slot_ptr, q_ptr, k_ptr, v_ptr,
     K: tl.constexpr, G: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """A token and a KV head: its G query heads and its key turn, key and value go to the pool."""
     token, kv = tl.program_id(0).to(tl.int64), tl.program_id(1)
     h, i = tl.arange(0, HEADS), tl.arange(0, HALF)  # G queries, then the key
     real = (h < G + 1)[:, None] & (i < D // 2)[None, :]
     head = tl.where(h < G, kv * G + h, K * G + kv)
+    let_next(PDL)
+    wait_ahead(PDL)
     source = qkv_ptr + token * ((G + 2) * K * D) + head[:, None] * D + i[None, :]
     a = tl.load(source, mask=real, other=0.0)
     b = tl.load(source + D // 2, mask=real, other=0.0)
@@ -52,6 +57,7 @@ def rope_write(
     q = qkv.new_empty(T, K * G, D)
     half, heads = triton.next_power_of_2(D // 2), triton.next_power_of_2(G + 1)
     rope_kernel[(T, K)](
-        qkv, cos, sin, positions, slots, q, keys, values, K, G, heads, D, half, num_warps=1
-    )
+        qkv, cos, sin, positions, slots, q, keys, values, K, G, heads, D, half,
+        num_warps=1, **early(),
+    )  # fmt: skip
     return q

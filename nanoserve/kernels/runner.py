@@ -117,22 +117,22 @@ class GPURunner:
             uniform(p.seed, len(s.request.output_ids)) for p, s in zip(params, due, strict=True)
         ]
         temperatures = [0.0 if p.temperature < GREEDY else p.temperature for p in params]
-        law = self.send([temperatures, points], torch.float64)  # (2, N)
         simple = not self.special
         if simple and len(due) == len(plan.shares) == sum(len(s.ids) for s in plan.shares):
-            self.graphs.tell(self.send([rows, [s.start for s in due]], torch.int64), law)
-            _, ids = self.graphs.play(len(due))
+            lengths = [share.start for share in due]
+            self.graphs.tell(rows, lengths, temperatures, points)
+            _, ids = self.graphs.play(len(due), max(lengths))
             return self.due(ids, [{}] * len(due))
         scores = self.read(plan, rows)
+        owners = [row for row, share in zip(rows, plan.shares, strict=True) if share.samples]
+        at, newest = self.send(owners, torch.int64), self.rows.ids
+        if not due:
+            return self.due(at, [])
         if simple:
-            ids = choose(scores, law[0].float(), law[1]) if due else scores.new_empty(0).long()
-            logprobs = [{}] * len(due)
-        else:
-            ids, logprobs = self.draw(scores, due)
-        at = self.send(
-            [r for r, s in zip(rows, plan.shares, strict=True) if s.samples], torch.int64
-        )
-        self.rows.ids[at] = ids
+            law = self.send([temperatures, points], torch.float64)  # (2, N)
+            return self.due(choose(scores, law, at, newest), [{}] * len(due))
+        ids, logprobs = self.draw(scores, due)
+        newest[at] = ids
         return self.due(ids, logprobs)
 
     def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
