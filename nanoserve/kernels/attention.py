@@ -147,7 +147,7 @@ def paged_attention(
     attention_kernel[(len(reading.tiles), K, parts)](
         q, keys, values, out, top, total, reading.tables, reading.spans, reading.tiles,
         D**-0.5 * LOG2E, reading.tables.stride(0), K, G, D, wide, block_size, reading.queries, M,
-        64, split, num_warps=2 if M == 16 else 4, **early(),
+        128 if M == 16 else 64, split, num_warps=4, num_stages=2 if M == 16 else 3, **early(),
     )  # fmt: skip
     if split:
         parted, out = out, torch.empty_like(q)

@@ -78,7 +78,7 @@ class DecodeGraphs:
         if B >= 64:
             return 0, 1
         width = self.rows.tables.shape[1] * self.pool.block_size
-        keys = max(128 if B < 16 else 256, -(-width // PARTS))
+        keys = max(256 if B < 16 else 1024, -(-width // PARTS))
         return keys, -(-width // keys)
 
     def record(self) -> None:
