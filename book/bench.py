@@ -288,6 +288,7 @@ MEASURES = {
     "cache": measure_cache,
     "engine": bench_engine.measure_engine,
     "python": bench_engine.measure_python,
+    "chat": bench_engine.measure_chat,
     "batch": measure_batch,
 }
 

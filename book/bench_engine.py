@@ -8,6 +8,7 @@ import torch
 
 CONTESTANTS = ("ours", "hf-one-by-one", "hf-padded", "hf-continuous")
 REQUESTS = 16
+TURNS, SAID, ANSWER = 10, 48, 16  # of a chat: turns, and tokens of a question and of an answer
 SHORT, LONG = (3, 8), (130, 40)  # tokens of a prompt and of its answer, the least and the most
 
 
@@ -126,6 +127,37 @@ def measure_python(mode: str, path: str) -> dict:
     return {"share": 1 - inside[0] / total}
 
 
+def measure_chat(mode: str, path: str) -> dict:
+    """Seconds of a chat of ten turns, with the cache of prefixes ("cached") or without ("plain").
+
+    Every turn sends all that was said before, by either side, and a seeded question.
+    """
+    from nanoserve.engine.llm import LLM
+    from nanoserve.sampling import SamplingParams
+
+    llm = LLM(path, enable_prefix_caching=mode == "cached")
+    vocabulary, seeded = llm.engine.model.config.vocab_size, torch.Generator().manual_seed(0)
+    asked = torch.randint(vocabulary, (TURNS + 1, SAID), generator=seeded).tolist()
+    params = SamplingParams(temperature=0, max_tokens=ANSWER, ignore_eos=True)
+    llm.generate(asked.pop()[:4], params)  # to warm up
+    talk, ids, start = [], [], time.perf_counter()
+    for question in asked:
+        talk += question
+        output = llm.generate(talk, params)[0]
+        ids += output.token_ids
+        talk += output.token_ids
+    return {"seconds": time.perf_counter() - start, "ids": ids}
+
+
+def bench_chat(turns, rounds: int, path: Path) -> dict:
+    """Both ways; they must have written the same."""
+    found = turns("chat", ("cached", "plain"), rounds, path)
+    ids = [run for fields in found.values() for run in fields.pop("ids")]
+    if any(run != ids[0] for run in ids):
+        print("a chat of ten turns: its text is another with the cache than without")
+    return found
+
+
 def bench_engine(turns, rounds: int, path: Path) -> dict:
     """Every contestant's tokens a second, and Python's share; all must have written the same."""
     found = turns("engine", CONTESTANTS, rounds, path)
@@ -135,7 +167,8 @@ def bench_engine(turns, rounds: int, path: Path) -> dict:
         fields["equal"] = [count / REQUESTS for count in same]
         if min(fields["equal"]) < 1:
             print(f"{name}: of {REQUESTS} texts {same} are those of the engine")
-    return {"mix": found, "python": turns("python", ("ours",), rounds, path)}
+    python = turns("python", ("ours",), rounds, path)
+    return {"mix": found, "python": python, "chat": bench_chat(turns, rounds, path)}
 
 
 def rows(results: dict, row):
@@ -145,3 +178,5 @@ def rows(results: dict, row):
         yield row("the engine, a mix of 16 requests", found["mix"], "rate", "tokens/s", 1)
         yield row("the engine, equal texts", found["mix"], "equal", "%", 100)
         yield row("the engine, Python at 16 rows", found["python"], "share", "% of a step", 100)
+        if "chat" in found:
+            yield row("a chat of ten turns, with a prefix cache", found["chat"], "seconds", "s", 1)

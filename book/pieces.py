@@ -37,25 +37,28 @@ def is_given(module: str, function: str) -> bool:
     return hints().get(module, {}).get(function) == "given"
 
 
-def functions(tree: ast.Module) -> list[tuple[str, ast.FunctionDef]]:
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.Module) -> list[tuple[str, Function]]:
     """Every function and method of a cell, by its qualified name."""
     found = []
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, Function):
             found.append((node.name, node))
         elif isinstance(node, ast.ClassDef):
-            methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+            methods = [n for n in node.body if isinstance(n, Function)]
             found += [(f"{node.name}.{method.name}", method) for method in methods]
     return found
 
 
-def body_of(function: ast.FunctionDef) -> list[ast.stmt]:
+def body_of(function: Function) -> list[ast.stmt]:
     """A function's statements after its docstring."""
     has_doc = ast.get_docstring(function) is not None
     return function.body[1:] if has_doc else function.body
 
 
-def blanks(source: str, module: str) -> list[tuple[str, ast.FunctionDef]]:
+def blanks(source: str, module: str) -> list[tuple[str, Function]]:
     """The functions of a module cell that a reader is to write."""
     return [
         (name, function)

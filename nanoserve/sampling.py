@@ -166,6 +166,12 @@ def penalize(x: torch.Tensor, params: SamplingParams, history: History) -> torch
     return x - params.presence_penalty * (said > 0)
 
 
+def penalizes(params: SamplingParams) -> bool:
+    """Whether `penalize` would change anything."""
+    added = params.presence_penalty, params.frequency_penalty
+    return params.repetition_penalty != 1 or any(added)
+
+
 GREEDY = 1e-5  # a temperature below is 0: vLLM's bound
 
 
@@ -176,7 +182,8 @@ def process_row(
     stops: Collection[int],
 ) -> torch.Tensor:
     """One request's scores, -inf where a token is excluded: (V,)."""
-    x = penalize(x, params, history)
+    if penalizes(params):
+        x = penalize(x, params, history)
     if len(history[1]) < params.min_tokens:
         held = torch.tensor([i for i in stops if i < len(x)]).long()
         x = x.index_fill(0, held.to(x.device), -torch.inf)
@@ -242,6 +249,10 @@ def sample(scores: torch.Tensor, seeds: Sequence[int], positions: Sequence[int])
     seeds or positions are more or fewer than the rows.
     """
     one_each(scores, seeds=seeds, positions=positions)
+    best, ids = scores.max(-1)
+    alone = (scores > -torch.inf).sum(-1) == 1
+    if alone.all() and best.isfinite().all():  # NaN is the best of all
+        return ids  # one token each: nothing to draw
     ends = scores.double().softmax(-1).cumsum(-1)  # (N, V)
     total = ends[:, -1:]  # (N, 1)
     if bad := total.isnan().nonzero()[:, 0].tolist():

@@ -2,25 +2,31 @@
 
 import json
 import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+import shell
 from cells import HEADER
 from desk import Desk
 from practice import main
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = "======"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The practice notebooks, as `make practice` writes them."""
+    target = tmp_path_factory.mktemp("made") / "practice"
+    assert main(target) == 0
+    return target
 
 
 @pytest.fixture
-def folder(tmp_path):
-    target = tmp_path / "practice"
-    assert main(target) == 0
-    return target
+def folder(made, tmp_path):
+    """A reader's own."""
+    return shutil.copytree(made, tmp_path / "practice")
 
 
 class Notebook:
@@ -39,29 +45,12 @@ class Notebook:
 
     def run(self, *cells: str) -> list[str]:
         """What each cell shows, its error too, in a new kernel."""
-        code = (
-            "from IPython.core.interactiveshell import InteractiveShell as S\n"
-            "shell = S.instance(colors='nocolor')\n"
-            f"for source in {cells!r}:\n"
-            "    shell.run_cell(source, store_history=True)\n"
-            f"    print({MARK!r})\n"
-        )
         environment = {
             **os.environ,
             "NANOSERVE_WEIGHTS": str(ROOT / "weights"),
             "NANOSERVE_CHECKPOINT": "llama-3.2-1b-twin",  # one is enough here
-            "PYTHONPATH": str(ROOT / "book"),
         }
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        shown = done.stdout.split(f"{MARK}\n")[:-1]
-        assert len(shown) == len(cells), done.stdout + done.stderr
-        return shown
+        return shell.show(list(cells), self.folder, environment)
 
     def kept(self) -> dict:
         return json.loads((self.folder / "mine" / f"{self.day}.json").read_text("utf-8"))

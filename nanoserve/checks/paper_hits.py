@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from nanoserve.checks.common import agree, holds
+from nanoserve.checks.paper_texts import known_by
 from nanoserve.engine.request import Request
 
 
@@ -15,6 +16,8 @@ class Hits:
     """
 
     def __init__(self, paper: Any):
+        there = hasattr(paper.blocks, "found")
+        holds(f"{paper.what}: a cache that is asked for must be there", there)
         self.paper, self.first = paper, {}  # what each had at its first admission
         self.ends, self.known, self.evicted = set(), {}, False
 
@@ -30,8 +33,6 @@ class Hits:
 
     def there(self, request: Request) -> int:
         """So many tokens of its beginning were in full blocks, the last token left out."""
-        from nanoserve.checks.paper import known_by
-
         size, known = self.paper.size, len(request.tokens)
         chain = known_by(request.tokens, salt=request.cache_salt)
         for end in range(size, known, size):

@@ -64,9 +64,7 @@ def check_products(board: Scoreboard, path: Path, theirs: nn.Module, model: Llam
                 states = model.hidden_states(few)
                 scores = model.logits(states[-1])
             name = f"{B} x {T} tokens"
-            products = 7 * len(model.blocks) + 1  # a block's matrices, and the head
-            wanted = (products, 0) if THERE else (0, products)
-            agree(f"products by oneDNN and by torch, {name}", (made.onednn, made.torch), wanted)
+            check_products_of(model, made, name)
             # Of the largest so far: what a block takes back leaves its rounding behind, and in
             # SmolLM2 values of 653 come down to 106. HuggingFace's last state has its norm already.
             largest = torch.zeros(())
@@ -77,6 +75,13 @@ def check_products(board: Scoreboard, path: Path, theirs: nn.Module, model: Llam
             largest = out.logits.abs().max()
             by_largest(board, path, "scores by oneDNN", name, scores, out.logits, largest)
     holds("off must be to the bit what was before", model.logits(model(ids[:1, :2])).equal(before))
+
+
+def check_products_of(model: Llama, made: Products, name: str) -> None:
+    """A pass makes seven products a block, its matrices, and the head: by which library?"""
+    products = 7 * len(model.blocks) + 1
+    wanted = (products, 0) if THERE else (0, products)
+    agree(f"products by oneDNN and by torch, {name}", (made.onednn, made.torch), wanted)
 
 
 def check_made_products(board: Scoreboard) -> None:
@@ -100,7 +105,9 @@ def check_products_made(board: Scoreboard, path: Path, theirs: nn.Module, model:
         for B, T in ((1, 1), (2, 9), (1, 130)):
             ids = tokens(B, T)
             right = theirs(ids, use_cache=False).logits
-            mine = model.logits(model(ids))
+            with Products() as made:
+                mine = model.logits(model(ids))
             name = f"{B} x {T} tokens"
+            check_products_of(model, made, name)
             by_largest(board, path, "scores by oneDNN", name, mine, right, right.abs().max())
     agree("dtype of a model after it", {p.dtype for p in model.parameters()}, {F32})

@@ -77,7 +77,26 @@ def check_draws() -> None:
         tokens = [oracle(row, uniform(seed, 3)) for seed in range(40)]
         many = scores.expand(40, -1).clone()
         agree(f"row {number}: 40 seeds", sample(many, range(40), [3] * 40).tolist(), tokens)
+    check_certain()
     check_draw_refusals()
+
+
+def check_certain() -> None:
+    """Rows in which one token is left, as greedy ones: alone, and beside rows that are drawn."""
+    only = torch.full((3, 7), NEVER)
+    only[range(3), [4, 0, 6]] = torch.tensor([-50.0, 3.0, 0.0])
+    drawn = attempt("sample", sample, only, [1, 2, 3], [0, 5, 9])
+    agree("rows with one token left", drawn.tolist(), [4, 0, 6])
+    agree("rows with one token left, their ids' dtype", drawn.dtype, torch.int64)
+    rows = torch.zeros(4, 7)
+    rows[0] = rows[2] = only[0]
+    mixed = attempt("sample", sample, rows, [1, 2, 3, 4], [0] * 4).tolist()
+    agree("rows with one token left, beside others", mixed[::2], [4, 4])
+    agree("the rows beside them", mixed[1::2], sample(rows[1::2], [2, 4], [0] * 2).tolist())
+    for spoilt in (math.nan, math.inf):
+        only[1, 0] = spoilt
+        said = must_raise(ValueError, f"{spoilt} alone in a row", sample, only, [1] * 3, [0] * 3)
+        holds(f"the refusal of {spoilt} must name the row, 1", "1" in said, said)
 
 
 def check_draw_refusals() -> None:

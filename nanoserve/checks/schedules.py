@@ -130,3 +130,12 @@ def check_schedules(rounds: int = 150, depth: int = 4) -> None:
     papers = [random_schedule(seed) for seed in range(rounds)]
     stopped = sum(sum(paper.stopped.values()) for paper in papers)
     holds("some of these schedules must run out of blocks", stopped > 5, f"{stopped} did")
+
+
+def check_cached_schedules(rounds: int = 80) -> None:
+    """The same with a cache of prefixes, and texts that often begin alike: Day 18."""
+    papers = [random_schedule(seed, caching=True) for seed in range(rounds)]
+    stopped = sum(sum(paper.stopped.values()) for paper in papers)
+    holds("some of these schedules must run out of blocks", stopped > 5, f"{stopped} did")
+    found = sum(bool(request.cached) for paper in papers for request in paper.arrived)
+    holds("some of these requests must find their beginning", found > 15, f"{found} did")

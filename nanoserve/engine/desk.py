@@ -12,7 +12,7 @@ from typing import Any
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.engine.audit import audit
 from nanoserve.engine.blocks import BlockManager
-from nanoserve.engine.pool import KVPool
+from nanoserve.engine.decode import BatchedPool
 from nanoserve.engine.request import Request, RequestOutput
 from nanoserve.engine.runner import Runner
 from nanoserve.engine.scheduler import Scheduler
@@ -38,8 +38,7 @@ def check_settings(caching: bool, **counts: Any) -> None:
         if type(count) is not int or count < 1:
             raise ValueError(f"{name} must be 1 or more, got {count!r}")
     if type(caching) is not bool:
-        asked = f"enable_prefix_caching is {caching!r}"
-        raise ValueError(f"{asked}, wanted True or False")
+        raise ValueError(f"enable_prefix_caching is no bool: {caching!r}")
 
 
 def new_scheduler(caching: bool, num_blocks: int, block_size: int, *limits: int) -> Scheduler:
@@ -100,13 +99,18 @@ class Desk:
             num_blocks = blocks_that_fit(self.model, block_size, rows)
         config, weight = self.model.config, self.model.embed.weight
         kind = weight.dtype, weight.device
-        pool = KVPool(config, num_blocks, block_size, *kind)
-        self.runner = Runner(self.model, pool)
+        pool = BatchedPool(config, num_blocks, block_size, *kind)
         limits = max_num_seqs, max_num_batched_tokens
-        self.scheduler = new_scheduler(enable_prefix_caching, num_blocks, block_size, *limits)
+        scheduler = new_scheduler(enable_prefix_caching, num_blocks, block_size, *limits)
         # The last token of a text is never read: it needs no place.
         room = num_blocks * block_size + 1
-        self.max_model_len = min(config.max_position_embeddings, room)
+        self.furnish(Runner(self.model, pool), scheduler, room)
+
+    def furnish(self, runner: Any, scheduler: Scheduler, room: int) -> None:
+        """What does the work, for texts of `room` tokens at most."""
+        self.runner, self.scheduler = runner, scheduler
+        context = self.model.config.max_position_embeddings
+        self.max_model_len = min(context, room)
         self.requests: dict[str, Request] = {}  # that have not ended
         self.texts: dict[str, Any] = {}  # a Detokenizer for each of them
         self.aborted: dict[str, RequestOutput] = {}  # to be told of
@@ -143,10 +147,8 @@ class Desk:
             most = max(1, self.max_model_len - len(prompt_ids))
         check_prompt(self.model.config, prompt_ids, most)
         if params.stop and self.tokenizer is None:
-            raise ValueError(
-                "stop texts need a tokenizer, and a checkpoint's folder "
-                "has it: pass stop_token_ids instead"
-            )
+            what = "stop texts need a checkpoint with a tokenizer"
+            raise ValueError(f"{what}: pass stop_token_ids instead")
         ends = () if params.ignore_eos else self.eos_ids
         seed = secrets.randbits(63) if params.seed is None else params.seed
         stops = (*params.stop_token_ids, *ends)
@@ -154,8 +156,7 @@ class Desk:
 
     def abort(self, request_id: str) -> bool:
         """End a request; the next step tells of it. False: none runs."""
-        request = self.requests.get(request_id)
-        if request is None:
+        if (request := self.requests.get(request_id)) is None:
             return False
         self.scheduler.finish(request, "abort")
         self.aborted[request_id] = self.output(request)

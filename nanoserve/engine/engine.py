@@ -17,8 +17,11 @@ class Engine(Desk):
     `max_num_batched_tokens`. ValueError for what cannot be honoured.
     """
 
-    def step(self) -> list[RequestOutput]:
-        """One pass of the model: all that got a token, or ended."""
+    def step(self, only_ended: bool = False) -> list[RequestOutput]:
+        """One pass of the model: all that got a token, or ended.
+
+        With `only_ended`, nothing is said of those that go on.
+        """
         plan, told = self.scheduler.schedule(), []
         if plan.shares:
             ids, logprobs = self.runner.run(plan)
@@ -26,7 +29,8 @@ class Engine(Desk):
             for request, logprob in zip(due, logprobs, strict=True):
                 request.logprobs.append(logprob)
                 self.write(request)
-                told.append(self.output(request))
+                if request.finish_reason or not only_ended:
+                    told.append(self.output(request))
         told += self.aborted.values()
         self.aborted.clear()
         return told

@@ -4,8 +4,9 @@ Built in the book: day16. Edit there, then run book/tangle.py.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -32,14 +33,24 @@ def is_ids(prompt: Sequence) -> bool:
     return len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
 
 
+def engine_on(device: str) -> Callable[..., Engine]:
+    """What makes an engine there."""
+    if device == "cpu":
+        return Engine
+    from nanoserve.engine.gpu import GPUEngine  # it needs its extra
+
+    return partial(GPUEngine, device=device)
+
+
 class LLM:
     """An engine of its own, run until a list of prompts is answered.
 
-    `path` is a checkpoint's folder or name; the settings are Engine's.
+    `path` is a checkpoint's folder or name; the settings are Engine's,
+    on a GPU (device="cuda") those of GPUEngine.
     """
 
-    def __init__(self, path: str | PathLike, **settings: Any):
-        self.engine = Engine(path, **settings)
+    def __init__(self, path: str | PathLike, device: str = "cpu", **settings: Any):
+        self.engine = engine_on(device)(path, **settings)
         self.numbers = itertools.count()
 
     @property
@@ -89,9 +100,8 @@ class LLM:
             for i, name in enumerate(names):
                 self.add(i, name, prompts[i], wanted[i])
             while None in ended.values():
-                for output in self.engine.step():
-                    if output.finished:
-                        ended[output.request_id] = output
+                for output in self.engine.step(only_ended=True):
+                    ended[output.request_id] = output
         finally:  # after an error or Ctrl-C nothing may go on
             for name in names:
                 self.engine.abort(name)

@@ -78,6 +78,20 @@ def check_row(held: torch.Tensor, T: int, k: torch.Tensor, v: torch.Tensor) -> N
             )
 
 
+def gathered(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    q: torch.Tensor,
+    slots: torch.Tensor,
+) -> torch.Tensor:
+    """A span's mix (1, H, new, D) of what lies in `slots`, (S,).
+
+    keys and values are a layer's, (slots, K, D); q is (1, H, new, D).
+    """
+    past = keys[slots], values[slots]  # in one piece now: (S, K, D)
+    return causal_attention(q, *(x.transpose(0, 1)[None] for x in past))
+
+
 class KVPool:
     """Keys and values in `num_blocks` blocks of `block_size` tokens.
 
@@ -110,6 +124,11 @@ class KVPool:
 
         A token sees its own text, from the first token to itself.
         """
+        step = self.places(spans)
+        return [partial(self.attend, i, *step) for i in range(len(self.k))]
+
+    def places(self, spans: Sequence[Span]) -> tuple:
+        """The slots to write, (T,), and of each span: T and slots (S,)."""
         check_spans(spans, self.num_blocks, self.block_size)
         reads, writes, device = [], [], self.k.device
         for span in spans:
@@ -120,8 +139,7 @@ class KVPool:
         row = torch.cat(writes)  # (T,)
         if len(row.unique()) < len(row):
             raise ValueError("two new tokens would share a slot")
-        step = row, [len(part) for part in writes], reads
-        return [partial(self.attend, i, *step) for i in range(len(self.k))]
+        return row, [len(part) for part in writes], reads
 
     def attend(
         self,
@@ -134,16 +152,27 @@ class KVPool:
         v: torch.Tensor,
     ) -> torch.Tensor:
         """Write k and v (1, K, T, D), then mix for q (1, H, T, D)."""
+        keys, values = self.write(layer, row, k, v)
+        parts = zip(q.split(sizes, 2), reads, strict=True)
+        mixes = [gathered(keys, values, *part) for part in parts]
+        return torch.cat(mixes, 2)  # (1, H, T, D)
+
+    def write(
+        self,
+        layer: int,
+        row: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put k and v (1, K, T, D) into the slots `row` of a layer.
+
+        All of the layer's keys and values: (slots, K, D) each.
+        """
         keys, values = self.k[layer], self.v[layer]  # (slots, K, D)
         check_row(keys, len(row), k, v)
         keys[row] = k[0].transpose(0, 1).detach()  # (T, K, D)
         values[row] = v[0].transpose(0, 1).detach()
-        mixes = []
-        for queries, slots in zip(q.split(sizes, 2), reads, strict=True):
-            past = keys[slots], values[slots]  # gathered: (S, K, D)
-            heads = (t.transpose(0, 1)[None] for t in past)
-            mixes.append(causal_attention(queries, *heads))
-        return torch.cat(mixes, 2)  # (1, H, T, D)
+        return keys, values
 
     @property
     def nbytes(self) -> int:

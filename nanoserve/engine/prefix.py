@@ -20,8 +20,8 @@ class Prefix:
     """A text, from its beginning to the end of a full block.
 
     `tokens` are those of its last block, `parent` is the text before
-    them, None where nothing is. The hash says where to look for one;
-    two are the same where all their tokens are.
+    them. The hash says where to look for it; two are the same where all
+    their tokens are.
     """
 
     __slots__ = "hash", "parent", "tokens"
@@ -36,10 +36,15 @@ class Prefix:
     def __eq__(self, other: object) -> bool:
         one = self
         while one is not other:  # most chains are soon the same object
-            if one is None or other is None or one.tokens != other.tokens:
+            if type(one) is not type(other) or one.tokens != other.tokens:
                 return False
             one, other = one.parent, other.parent
         return True
+
+
+def beginning(salt: str | None) -> Prefix:
+    """What all texts with this salt begin with: nothing, or the salt."""
+    return Prefix(None, () if salt is None else (salt,))
 
 
 class PrefixCache(BlockManager):
@@ -58,16 +63,16 @@ class PrefixCache(BlockManager):
     def match(self, tokens: Sequence[int], salt: str | None = None) -> list[int]:
         """Blocks that hold the beginning of these tokens, in order.
 
-        The last token is in none of them: somebody must read it, or
-        there are no scores. Nothing is taken.
+        The last token is in none of them: it must be read, for the
+        scores behind it. Nothing is taken.
         """
-        prefix, hit, size = Prefix(None, (salt,)), [], self.block_size
+        prefix, hit, size = beginning(salt), [], self.block_size
         for start in range(0, len(tokens) - size, size):
             prefix = Prefix(prefix, tokens[start : start + size])
             block = self.found.get(prefix)
             if block is None:
                 break
-            prefix = self.holds[block]
+            prefix = self.holds[block]  # the same object for all
             hit.append(block)
         return hit
 
@@ -83,12 +88,11 @@ class PrefixCache(BlockManager):
         first = full = computed // size
         while first and holds[table[first - 1]] is None:
             first -= 1
-        prefix = holds[table[first - 1]] if first else Prefix(None, (salt,))
+        prefix = holds[table[first - 1]] if first else beginning(salt)
         for i in range(first, full):
             prefix = Prefix(prefix, tokens[i * size : (i + 1) * size])
             block = self.found.setdefault(prefix, table[i])
-            if holds[block] is not None:  # a duplicate: one text for both
-                prefix = holds[block]
+            prefix = self.holds[block] or prefix  # one for duplicates
             holds[table[i]] = prefix
 
     def take(self) -> int:
@@ -110,9 +114,9 @@ class PrefixCache(BlockManager):
     def audit(self, tables: Iterable[Sequence[int]]) -> None:
         """As ever; and what can be found is there, in one block."""
         super().audit(tables)
-        for block, prefix in enumerate(self.holds):
-            known = prefix is not None and self.found.get(prefix)
-            if block in self.queue and prefix and known != block:
+        for block in self.queue:
+            prefix = self.holds[block]
+            if prefix is not None and self.found.get(prefix) != block:
                 raise AssertionError(f"nobody finds free block {block}")
         for prefix, block in self.found.items():
             if self.holds[block] is not prefix:
@@ -126,8 +130,10 @@ class CachingScheduler(Scheduler):
     """
 
     def start(self, request: Request) -> bool:
-        """Blocks for one that waits: those that hold its beginning, and
-        new ones. False, and nothing is touched: too few are free."""
+        """Blocks for one that waits: what holds its beginning, and new.
+
+        False, and nothing is touched, where too few are free.
+        """
         blocks, known = self.blocks, len(request.tokens)
         hit = blocks.match(request.tokens, request.cache_salt)
         idle = sum(not blocks.references[block] for block in hit)
@@ -143,11 +149,9 @@ class CachingScheduler(Scheduler):
 
     def update(self, plan: Plan, ids: Sequence[int]) -> list[Request]:
         """As ever; and what is full and written can be found."""
-        size = self.blocks.block_size
         for share in plan.shares:
             request, end = share.request, share.start + len(share.ids)
-            new_block = end // size > share.start // size
-            if new_block and not request.finish_reason:
+            if not request.finish_reason:
                 given = request.tokens, end, request.cache_salt
                 self.blocks.publish(request.table, *given)
         return super().update(plan, ids)

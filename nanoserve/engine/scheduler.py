@@ -36,6 +36,7 @@ class Queues:
         self.blocks, self.max_num_seqs = blocks, max_num_seqs
         self.running: list[Request] = []
         self.waiting: deque[Request] = deque()
+        self.num_preemptions = 0  # so far
 
     def add(self, request: Request) -> None:
         """To the end of the queue. ValueError for what can never run."""
@@ -44,8 +45,6 @@ class Queues:
 
     def grow(self, request: Request) -> bool:
         """Blocks for all that is known of it; False: too few are free."""
-        if len(request.tokens) <= len(request.table) * self.blocks.block_size:
-            return True
         more = self.blocks.grow(request.table, len(request.tokens))
         request.table += more or []
         return more is not None
@@ -68,6 +67,7 @@ class Queues:
         self.release(request)
         request.computed = 0
         self.waiting.appendleft(request)
+        self.num_preemptions += 1
         return request
 
     def finish(self, request: Request, reason: str) -> None:
@@ -133,15 +133,14 @@ class Scheduler(Queues):
         `ids` has one for each share that samples, in order. What was
         ended while the step ran is left alone.
         """
-        drawn = list(zip(plan.sampling, ids, strict=True))
+        drawn, got = dict(zip(plan.sampling, ids, strict=True)), []
         for share in plan.shares:
-            if not share.request.finish_reason:
-                share.request.computed += len(share.ids)
-        got = []
-        for share, token in drawn:
             request = share.request
-            if not request.finish_reason:
-                request.tokens.append(token)
+            if request.finish_reason:
+                continue
+            request.computed += len(share.ids)
+            if share in drawn:
+                request.tokens.append(drawn[share])
                 got.append(request)
                 if reason := request.ending():
                     self.finish(request, reason)

@@ -2,11 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import tempfile
 from dataclasses import dataclass
-from itertools import filterfalse
 from pathlib import Path
 
 from mutants.catalog import PACKAGE, Mutant
@@ -54,9 +54,10 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
     The process is new but has the libraries loaded already: nanoserve is not among them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "nanoserve")
+        shutil.copytree(PACKAGE, Path(folder) / "nanoserve", copy_function=os.symlink)
         if mutant:
             path = Path(folder) / "nanoserve" / f"{mutant.module}.py"
+            path.unlink()  # the link, or the bug would be in the book's own file
             path.write_text(mutant.source(), "utf-8")
         return Outcome(*warm().run(folder, source, mutant and mutant.module))
 
@@ -64,23 +65,49 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
 def judge(mutant: Mutant) -> Outcome:
     """What the mutant's judge says of it, the quick checks first."""
     source = judge_source(mutant.judge)
-    return run_check(made_up_first(source), mutant)
+    return run_check(quick_first(source, mutant.module), mutant)
 
 
-def made_up_first(source: str) -> str:
-    """A comparison cell with its calls that are given the board alone, or nothing, up front.
+def quick_first(source: str, module: str) -> str:
+    """A comparison cell with its checks that need no checkpoint up front, `module`'s before all.
 
     They make up what they compare, and most bugs show there in a tenth of the time that the
     checkpoints take. None hands anything on, so the verdict is the same in any order.
     """
     tree = ast.parse(source)
-    made = [i for i, each in enumerate(tree.body) if ast.unparse(each).startswith("board = ")]
-    if made:
-        first, rest = tree.body[: made[0] + 1], tree.body[made[0] + 1 :]
-        tree.body = [*first, *filter(of_board_alone, rest), *filterfalse(of_board_alone, rest)]
+    begin = next((i for i, each in enumerate(tree.body, 1) if makes_board(each)), 0)
+    first, rest = tree.body[:begin], tree.body[begin:]
+    later = {name for each in rest for name in names(each, ast.Store)}
+    about = checks_of(module, first)
+
+    def order(statement: ast.stmt) -> int:
+        """A call of a check goes first, unless it is given what a loop over checkpoints binds."""
+        check = ast.unparse(statement).startswith("check_")
+        if not check or not later.isdisjoint(names(statement, ast.Load)):
+            return 2
+        return 0 if about & names(statement, ast.Load) else 1
+
+    tree.body = [*first, *sorted(rest, key=order)]
     return ast.unparse(tree)
 
 
-def of_board_alone(statement: ast.stmt) -> bool:
-    """Whether it is `check_this(board)` or `check_that()`."""
-    return bool(re.fullmatch(r"[\w.]+\((board)?\)", ast.unparse(statement)))
+def checks_of(module: str, imports: list[ast.stmt]) -> set[str]:
+    """The names that are imported from a file of checks which itself imports `module`."""
+    asked, found = f"from nanoserve.{module.replace('/', '.')} import ", set()
+    for each in imports:
+        if isinstance(each, ast.ImportFrom) and each.module.startswith("nanoserve.checks."):
+            file = PACKAGE.parent / f"{each.module.replace('.', '/')}.py"
+            if asked in file.read_text("utf-8"):
+                found |= {alias.name for alias in each.names}
+    return found
+
+
+def makes_board(statement: ast.stmt) -> bool:
+    """Whether it is `board = Scoreboard(...)`."""
+    return isinstance(statement, ast.Assign) and "Scoreboard(" in ast.unparse(statement)
+
+
+def names(statement: ast.stmt, context: type) -> set[str]:
+    """The names that a statement reads (ast.Load) or binds (ast.Store)."""
+    found = (node for node in ast.walk(statement) if isinstance(node, ast.Name))
+    return {node.id for node in found if isinstance(node.ctx, context)}

@@ -1,0 +1,75 @@
+"""The mailbox and the slot by themselves: what is newest, and who is woken. Day 19."""
+
+import asyncio
+from collections.abc import Callable
+
+from nanoserve.checks.common import agree, attempt, holds
+from nanoserve.checks.loops import on_a_loop
+from nanoserve.engine.request import RequestOutput
+from nanoserve.server.answer import EngineError, Mailbox, Slot
+
+
+class NoLoop:
+    """Stands for a loop that is away: it counts who calls."""
+
+    def __init__(self):
+        self.called: list[Callable] = []
+
+    def call_soon_threadsafe(self, call: Callable) -> None:
+        self.called.append(call)
+
+    call_soon = call_soon_threadsafe
+
+
+def output(n: int, finished: bool = False) -> RequestOutput:
+    """One that has n tokens."""
+    return RequestOutput("a", [1], [7] * n, finished=finished)
+
+
+def check_parts() -> None:
+    """Both."""
+    check_mailbox()
+    check_slot()
+
+
+def check_mailbox() -> None:
+    """Three puts, one wake-up, the newest of each; after a take it wakes again."""
+    box, loop = Mailbox(check_mailbox), NoLoop()
+    box.loop = loop
+    for told in ({}, {"A": 1, "B": 1}, {"A": 2}, {}, {"B": 2, "C": 1}):
+        attempt("Mailbox.put", box.put, told)
+    agree("wake-ups before the mail is taken", len(loop.called), 1)
+    holds("what is called on the loop must be `wake`", loop.called[0] is check_mailbox)
+    taken = attempt("Mailbox.take", box.take)
+    agree("mail that is taken", taken, {"A": 2, "B": 2, "C": 1})
+    agree("mail that is taken twice", box.take(), {})
+    box.put({"A": 3})
+    agree("wake-ups after the mail was taken", len(loop.called), 2)
+    agree("mail after that", (box.take(), taken["A"]), ({"A": 3}, 2))
+
+
+def check_slot() -> None:
+    """The newest is read, once; whoever waits at the end is told that it is the end."""
+
+    async def main() -> None:
+        slot = Slot()
+        for n in (1, 2, 3):
+            slot.put(output(n))
+        agree("what is read of three outputs", (await slot.get()).token_ids, [7] * 3)
+        readers = [asyncio.create_task(slot.get()) for _ in range(3)]
+        await asyncio.sleep(0)
+        holds("what was read must not be read again", not any(r.done() for r in readers))
+        slot.put(output(4))
+        done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
+        agree("readers of one output", [r.result().token_ids for r in done], [[7] * 4])
+        slot.put(output(5, finished=True))
+        got = [r for r in await asyncio.gather(*readers) if r is not None]
+        agree("outputs for three readers", [one.token_ids for one in got], [[7] * 4, [7] * 5])
+        slot.put(output(6))
+        agree("what is read after the end", await slot.get(), None)
+        failed = Slot()
+        failed.put(EngineError("no"))
+        agree("an error that is read", str(await failed.get()), "no")
+        agree("what is read after an error", await failed.get(), None)
+
+    on_a_loop("a slot", main)
