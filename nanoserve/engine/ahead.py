@@ -13,8 +13,8 @@ class AheadEngine(Engine):
     ended there without the host knowing is in step n once too often, and what it got is dropped.
     """
 
-    def __init__(self, *given, **settings):
-        super().__init__(*given, **settings)
+    def begin(self) -> None:
+        """Nothing is on its way, and nothing is kept. Whoever furnishes the desk calls it."""
         self.started: tuple | None = None  # the newest step: its ids to come, and whose they are
         self.kept: list[RequestOutput] = []  # to be told of by the next step
 
@@ -57,6 +57,10 @@ class AheadEngine(Engine):
             self.scheduler.finish(request, reason)
         elif reason:
             request.finish_reason = reason
+
+    def has_unfinished(self) -> bool:
+        """Whether a request waits or runs, or the next step has something to tell."""
+        return bool(self.requests or self.kept)
 
     def abort(self, request_id: str) -> bool:
         """End a request; the next step tells of it. False: none runs."""

@@ -17,7 +17,9 @@ from nanoserve.kernels.launch import early, let_next, wait_ahead
 
 
 @triton.jit
-def begin_kernel(told_ptr, newest_ptr, embed_ptr, x_ptr, C: tl.constexpr, C2: tl.constexpr, PDL: tl.constexpr):  # fmt: skip
+def begin_kernel(
+    told_ptr, newest_ptr, embed_ptr, x_ptr, C: tl.constexpr, C2: tl.constexpr, PDL: tl.constexpr
+):
     """A text: the embedding of its newest token."""
     let_next(PDL)
     wait_ahead(PDL)
@@ -39,7 +41,8 @@ def normed(x_ptr, gain, eps, C: tl.constexpr, C2: tl.constexpr):
 
 @triton.jit
 def qkv_kernel(
-    x_ptr, gain_ptr, w_ptr, cos_ptr, sin_ptr, told_ptr, table_ptr, q_ptr, k_ptr, v_ptr, eps, MOST, WIDTH,
+    x_ptr, gain_ptr, w_ptr, cos_ptr, sin_ptr, told_ptr, table_ptr, q_ptr, k_ptr, v_ptr,
+    eps, MOST, WIDTH,
     B: tl.constexpr, C: tl.constexpr, C2: tl.constexpr, H: tl.constexpr, K: tl.constexpr,
     D: tl.constexpr, P: tl.constexpr, SIZE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip

@@ -21,7 +21,7 @@ def sizes_up_to(most: int) -> list[int]:
 class Rows:
     """What the card knows of the texts that run: a row each, and one more that is nobody's.
 
-    `ids` (R + 1,) has the newest token of each. `tables` (R + 1, width) has its blocks. Nobody's row
+    `ids` (R + 1,) has the newest token of each, `tables` (R + 1, width) its blocks. Nobody's row
     names the pool's last block, which the block manager does not know of: what pads a step reads
     and writes there.
     """
@@ -83,6 +83,8 @@ class DecodeGraphs:
 
     def record(self) -> None:
         """Every size, the largest first, so that all share its memory."""
+        if not self.step_input.is_cuda:
+            return  # the interpreter has none: every step is computed as it is
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
@@ -97,7 +99,9 @@ class DecodeGraphs:
     def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
         """What the next step is told; what is left is nobody's."""
         told, count = (
-            torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=True),
+            torch.zeros(
+                self.step_input.shape, dtype=torch.int64, pin_memory=self.step_input.is_cuda
+            ),
             len(rows),
         )
         law = told[2:].view(torch.float64)
@@ -109,6 +113,10 @@ class DecodeGraphs:
     def play(self, count: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A step of the first `count` texts told: scores and ids, until the next one is played."""
         B = next(B for B in self.sizes if count <= B)
-        graph, scores, ids = self.graphs[B, B <= FEW and longest < SHORT]
-        graph.replay()
+        short = B <= FEW and longest < SHORT
+        if self.graphs:
+            graph, scores, ids = self.graphs[B, short]
+            graph.replay()
+        else:
+            scores, ids = self.step(B, short)
         return scores[:count], ids[:count]

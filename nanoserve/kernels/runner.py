@@ -13,7 +13,6 @@ from nanoserve.kernels.attention import paged_attention, reading
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows
-from nanoserve.model import Llama
 from nanoserve.sampling import (
     GREEDY,
     Logprob,
@@ -43,12 +42,13 @@ class Due:
     """Ids on their way to the host."""
 
     ids: torch.Tensor
-    arrived: "torch.cuda.Event"
+    arrived: "torch.cuda.Event | None"
     logprobs: list[dict[int, Logprob]]
 
     def result(self) -> tuple[list[int], list[dict[int, Logprob]]]:
         """The ids and their logprobs, when the card is done."""
-        self.arrived.synchronize()
+        if self.arrived is not None:
+            self.arrived.synchronize()
         return self.ids.tolist(), self.logprobs
 
 
@@ -58,9 +58,8 @@ class GPURunner:
     The pool has one block more than the block manager knows of.
     """
 
-    def __init__(self, model: Llama, pool: KVPool, max_num_seqs: int, max_len: int):
-        self.pool, self.device = pool, pool.k.device
-        self.model = FusedLlama(model, max_len)
+    def __init__(self, model: FusedLlama, pool: KVPool, max_num_seqs: int, max_len: int):
+        self.model, self.pool, self.device = model, pool, pool.k.device
         self.rows = Rows(max_num_seqs, -(-max_len // pool.block_size), pool)
         self.graphs = DecodeGraphs(self.model, pool, self.rows)
         self.free = [*reversed(range(max_num_seqs))]
@@ -79,7 +78,10 @@ class GPURunner:
 
     def send(self, values: Sequence, dtype: torch.dtype) -> torch.Tensor:
         """To the card, without waiting for it."""
-        return torch.tensor(values, dtype=dtype).pin_memory().to(self.device, non_blocking=True)
+        sent = torch.tensor(values, dtype=dtype)
+        if self.device.type == "cuda":
+            sent = sent.pin_memory()
+        return sent.to(self.device, non_blocking=True)
 
     def place(self, requests: Sequence[Request]) -> list[int]:
         """A row for each, which knows its blocks."""
@@ -175,6 +177,8 @@ class GPURunner:
 
     def due(self, ids: torch.Tensor, logprobs: list) -> Due:
         """Send ids to the host, and mark when they are there."""
+        if self.device.type != "cuda":
+            return Due(ids.clone(), None, logprobs)
         there = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
         there.copy_(ids, non_blocking=True)
         arrived = torch.cuda.Event()
