@@ -24,6 +24,7 @@ from pathlib import Path
 os.environ.pop("OMP_WAIT_POLICY", None)
 
 import bench_engine
+import bench_server
 import torch
 from torch.utils.benchmark import Timer
 
@@ -289,6 +290,7 @@ MEASURES = {
     "engine": bench_engine.measure_engine,
     "python": bench_engine.measure_python,
     "chat": bench_engine.measure_chat,
+    "server": bench_server.measure_server,
     "batch": measure_batch,
 }
 
@@ -356,6 +358,7 @@ def rows(results: dict):
         title = f"a batch of {n}"
         yield row(title, results["batch"], n, "tokens/s", 1)
     yield from bench_engine.rows(results, row)
+    yield from bench_server.rows(results, row)
     for command, seconds in results["book"].items():
         yield f"the book, {command}", "s", {"time": [seconds]}
 
@@ -439,6 +442,11 @@ def bench_the_engine(rounds: int) -> dict:
     return bench_engine.bench_engine(turns, rounds, weights_dir() / DEFAULT)
 
 
+def bench_the_server(rounds: int) -> dict:
+    """Its tokens a second beside its engine's own, and its health meanwhile."""
+    return bench_server.bench_server(turns, rounds, weights_dir() / DEFAULT)
+
+
 def bench_book(rounds: int) -> dict:
     """The book's own commands, once set up, and each day alone: command -> seconds."""
     programs = Path(sys.executable).parent
@@ -464,6 +472,7 @@ PARTS = {
     "rows": bench_rows,
     "batch": bench_batch,
     "engine": bench_the_engine,
+    "server": bench_the_server,
     "book": bench_book,
 }
 

@@ -65,7 +65,8 @@ def alike(mine: Any, wanted: Any) -> bool:
         many = isinstance(mine, list | tuple) and len(mine) == len(wanted)
         return many and all(map(alike, mine, wanted))
     if isinstance(wanted, float) and isinstance(mine, int | float):
-        return abs(mine - wanted) <= 1e-5 + 1e-5 * abs(wanted)
+        # First of all equal: an infinity less itself is NaN.
+        return mine == wanted or abs(mine - wanted) <= 1e-5 + 1e-5 * abs(wanted)
     return not isinstance(mine, torch.Tensor) and mine == wanted
 
 

@@ -8,7 +8,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
     several         batch (packed into one row), together (written in one pass a token)
     its price       cost, products (by another library), forecast (of this machine)
     engine/         many texts at once: pool, blocks, scheduler, runner, engine, llm
-    server/         many clients at once: answer, thread, worker
+    server/         many clients, over HTTP, as OpenAI's clients expect it
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
                     like), and checks/, which the book's comparison cells call
     checkpoints/    where weights come from, and files read without trust

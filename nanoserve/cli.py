@@ -6,13 +6,13 @@ import sys
 
 from nanoserve import __version__
 from nanoserve.checkpoints import weights_dir
-from nanoserve.commands import bench, chat, cost, download, generate
+from nanoserve.commands import bench, chat, cost, download, generate, serve
 from nanoserve.commands.common import say
 
-COMMANDS = (download, generate, chat, bench, cost)
+COMMANDS = (download, generate, chat, serve, bench, cost)
 # The extra that brings a package, where it is another than text.
 EXTRAS = {"transformers": "reference", "tqdm": "download", "huggingface_hub": "download"}
-EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "server")
+EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "server")
 
 
 def main(argv: list[str] | None = None) -> int:

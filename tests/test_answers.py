@@ -136,6 +136,11 @@ def test_a_function_that_is_not_written(capsys):
     assert "silent returns nothing" in says(capsys, silent, [((1,), 2), ((2,), 3)])
 
 
+def test_an_infinity_is_equal_to_itself(capsys):
+    check_function(lambda edges: edges[-1], [(((1.0, float("inf")),), float("inf"))])
+    assert capsys.readouterr().out == "right: 1 cases\n"
+
+
 def test_a_function_of_tensors(capsys):
     x = torch.arange(12.0).view(3, 4)
     cases = [(x,), (-x,)]

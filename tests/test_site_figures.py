@@ -12,7 +12,7 @@ from site_visit import CHAPTERS, NARROW, ROOT, SITE, WIDE, listed, missing
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 ROPE, GQA = "book/day04", "book/day06"
-ROOFLINE, SCHEDULER = "book/day11", "book/day16"
+ROOFLINE, SCHEDULER, LOAD = "book/day11", "book/day16", "book/day21"
 NAMES = sorted(path.stem for path in (ROOT / "book/_static").glob("*.html"))
 FIGURES = [
     (f"book/{path.stem}", f".{name}-figure")
@@ -175,6 +175,26 @@ def test_scheduler_by_keyboard(opened):
     assert "Refused: B." in said(figure)
     figure.locator("button.anew").press("Enter")
     assert said(figure).startswith("Step 1 of 80.")
+
+
+def test_the_load_is_turned_up_by_keys_and_the_loop_is_closed_with_a_finger(opened):
+    page, figure = opened(LOAD, ".load-figure", viewport=NARROW, has_touch=True)
+    assert "80% of capacity" in said(figure) and "the formula says 3.0 s" in said(figure)
+    figure.locator("input.load").focus()
+    page.keyboard.press("End")
+    assert "120% of capacity" in said(figure) and " 0 refused" in said(figure)
+    figure.locator("input.bound").focus()
+    page.keyboard.press("Home")
+    for _ in range(2):
+        page.keyboard.press("ArrowRight")
+    assert "at most 2 in the queue" in said(figure) and said(figure).endswith("0.94 a second.")
+    assert figure.locator("svg.strip .gone").get_attribute("d")
+    figure.locator("input.stop").tap()
+    figure.locator("input.closed").tap()
+    assert said(figure).startswith("Closed loop: 1 client") and "p99 1.0 s" in said(figure)
+    assert figure.locator("input.load").is_disabled()
+    figure.locator("button.anew").press("Enter")
+    assert "80% of capacity" in said(figure) and not figure.locator("input.stop").is_checked()
 
 
 @every_figure

@@ -1,4 +1,4 @@
-"""`nanoserve bench`: how fast the engine is here, and HuggingFace beside it on request."""
+"""`nanoserve bench`: how fast the engine is here, HuggingFace beside it, or a server at --url."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from pathlib import Path
 from nanoserve import __version__
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.checkpoints.catalog import DEFAULT
+from nanoserve.commands import bench_url
 from nanoserve.commands.common import add_engine, engine_settings, say
 
 BAR = 1e-4  # of the largest logit: margins that other orders of adding can turn over
@@ -18,14 +19,15 @@ BAR = 1e-4  # of the largest logit: margins that other orders of adding can turn
 
 def add(commands) -> None:
     """The arguments of `nanoserve bench`."""
-    about = "measure the engine's tokens a second on this machine"
+    about = "measure the engine on this machine, or a server at --url"
     parser = commands.add_parser("bench", help=about, description=about)
     parser.set_defaults(run=run)
     parser.add_argument("--checkpoint", help=f"a name or a folder; default {DEFAULT}")
     about = (
         "nano-vllm: 256 requests of 100 to 1,024 tokens; chat: turns that share what came before"
     )
-    parser.add_argument("--workload", choices=("nano-vllm", "chat"), default="chat", help=about)
+    about += "; default chat, and nano-vllm with --url"
+    parser.add_argument("--workload", choices=("nano-vllm", "chat"), help=about)
     about = "so many requests, or messages of the chat; default 64"
     parser.add_argument("--requests", type=int, default=64, help=about)
     about = "tokens of the longest prompt and answer; default 1024, as nano-vllm has it"
@@ -37,6 +39,7 @@ def add(commands) -> None:
     parser.add_argument("--hf", action="store_true", help=about)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to it")
     add_engine(parser)
+    bench_url.add(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -45,14 +48,18 @@ def run(args: argparse.Namespace) -> None:
     from nanoserve.bench.workloads import workload
     from nanoserve.engine.engine import Engine
 
+    if args.json:
+        check_writable(args.json)
+    if args.url:
+        return bench_url.run(args)
+    bench_url.refuse(args)
     path, settings = checkpoint_path(args.checkpoint), engine_settings(args)
     if args.hf and args.temperature:
         raise ValueError("--hf compares texts, so both are greedy: leave --temperature out, or 0")
     temperature = args.temperature
     if temperature is None:
         temperature = 0.0 if args.hf else 0.6
-    if args.json:
-        check_writable(args.json)
+    args.workload = args.workload or "chat"
     engine = Engine(path, **settings)
     vocabulary = engine.model.config.vocab_size
     asked = workload(args.workload, args.requests, args.seed, args.longest, vocabulary)

@@ -34,6 +34,16 @@ def is_last(news: News) -> bool:
     return isinstance(news, Exception) or news.finished
 
 
+class Watch:
+    """Who else is told of all requests: nobody, until Day 21 counts."""
+
+    def asked(self, name: str) -> None:
+        """On the loop: this one is let in."""
+
+    def told(self, news: dict[str, News]) -> None:
+        """On the thread: what a step has for each."""
+
+
 class Mailbox:
     """From a thread to a loop: the newest of each name, one wake-up.
 
@@ -44,9 +54,11 @@ class Mailbox:
         self.wake = wake  # called on the loop
         self.loop: asyncio.AbstractEventLoop | None = None
         self.lock, self.newest = Lock(), {}
+        self.watch = Watch()
 
     def put(self, told: dict[str, News]) -> None:
         """On the thread: the loop will be woken, once for many."""
+        self.watch.told(told)
         with self.lock:
             first = not self.newest
             self.newest.update(told)

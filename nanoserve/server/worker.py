@@ -144,6 +144,7 @@ class AsyncEngine(Front):
         self.answers[name] = answer = Answer(name, abort)
         self.flying.add(name)
         self.idle.clear()
+        thread.mail.watch.asked(name)
         thread.commands.put((thread.add, name, ids, params))
         return answer
 

@@ -80,8 +80,11 @@ def record() -> tuple[dict, set[str]]:
 
     nanoserve is forgotten again: each fork imports its own.
     """
+    import fastapi  # noqa: F401
+    import openai.resources.chat  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
+    import uvicorn  # noqa: F401
 
     torch.set_num_threads(1)  # more would not live through a fork
     sys.path.insert(0, str(PACKAGE.parent))

@@ -1,0 +1,123 @@
+"""The server beside its own engine: the part "server" of bench.py."""
+
+import asyncio
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+CONTESTANTS = ("engine", "http")
+REQUESTS, PROMPT, NEW = 32, 32, 64  # at once; tokens read, and written, of each
+ASK = 0.02  # seconds between two questions to /health
+
+
+def requests() -> list:
+    """Seeded prompts of one length: what differs is HTTP, and not the work."""
+    import random
+
+    from nanoserve.bench.workloads import TOKENS, Turn
+
+    drawn = random.Random(0)
+    ids = [tuple(drawn.randint(0, TOKENS) for _ in range(PROMPT)) for _ in range(REQUESTS)]
+    return [(Turn(one, NEW),) for one in ids]
+
+
+def measure_server(mode: str, path: str) -> dict:
+    """New tokens a second, all requests at once; over HTTP, what /health takes meanwhile too."""
+    return over_http(path) if mode == "http" else by_the_engine(path)
+
+
+def by_the_engine(path: str) -> dict:
+    """One thread, no server."""
+    from nanoserve.bench.clock import time_engine
+    from nanoserve.engine.engine import Engine
+
+    engine, asked = Engine(path, max_num_seqs=REQUESTS), requests()
+    time_engine(engine, asked[:1], 0.0, lambda new: None)  # warm
+    run = time_engine(engine, asked, 0.0, lambda new: None)
+    return {"rate": run.rate, "ids": [ids for (ids,) in run.answers]}
+
+
+def over_http(path: str) -> dict:
+    """A server in a process of its own, as people run it, and its clients in this one."""
+    from nanoserve.bench.load import body_of, offer, percentile
+
+    command = [sys.executable, "-m", "nanoserve", "serve", path, "--port", "0"]
+    command += ["--max-num-seqs", str(REQUESTS)]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        url, model = address(server), Path(path).name
+        bodies = [body_of(model, turn.ids, turn.new, temperature=0) for (turn,) in requests()]
+        asyncio.run(offer(url, bodies[:1], [0.0], 600.0))  # warm
+        with Health(url) as health:
+            start = time.perf_counter()
+            heard = asyncio.run(offer(url, bodies, [0.0] * REQUESTS, 600.0))
+            seconds = time.perf_counter() - start
+        assert not any(h.failure for h in heard), [h.failure for h in heard]
+    finally:
+        server.terminate()
+        server.wait(60)
+    ids = [h.ids for h in heard]
+    waits = {"health_p50": percentile(health.waits, 50), "health_p99": percentile(health.waits, 99)}
+    return {"rate": sum(map(len, ids)) / seconds, "ids": ids} | waits
+
+
+def address(server: subprocess.Popen) -> str:
+    """Where it says that it listens. Its further words are read, and dropped."""
+    for line in server.stderr:
+        if found := re.search(r"http://[\w.:]+", line):
+            threading.Thread(target=server.stderr.read, daemon=True).start()
+            return found[0]
+    raise RuntimeError(f"the server has ended: {server.wait()}")
+
+
+class Health:
+    """Asks /health again and again while the block runs, on one connection: seconds of each."""
+
+    def __init__(self, url: str):
+        self.url, self.waits, self.done = url, [], threading.Event()
+        self.thread = threading.Thread(target=self.ask, daemon=True)
+
+    def ask(self) -> None:
+        import httpx
+
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=60) as client:
+            client.get("/health")
+            due = time.perf_counter()
+            while not self.done.is_set():
+                client.get("/health").raise_for_status()
+                now = time.perf_counter()
+                self.waits.append(now - due)  # from when it was due, as Day 21 has it
+                due += ASK
+                time.sleep(max(0.0, due - now))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+def bench_server(turns, rounds: int, path: Path) -> dict:
+    """Both contestants in turns; they must write the same."""
+    found = turns("server", CONTESTANTS, rounds, path)
+    right = found["engine"]["ids"][0]
+    for name, fields in found.items():
+        same = [sum(a == b for a, b in zip(run, right, strict=True)) for run in fields.pop("ids")]
+        if min(same) < REQUESTS:
+            print(f"{name}: of {REQUESTS} texts {same} are those of the engine")
+    return found
+
+
+def rows(results: dict, row):
+    """Its rows in the table."""
+    if "server" in results:
+        found = results["server"]
+        yield row(f"the server, {REQUESTS} requests at once", found, "rate", "tokens/s", 1)
+        http = {"http": found["http"]}
+        for name in ("p50", "p99"):
+            yield row(f"the server, /health meanwhile, {name}", http, f"health_{name}", "ms", 1e3)

@@ -1,0 +1,80 @@
+"""The server as a process: its socket, its signals, its end."""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+
+from nanoserve.checkpoints import checkpoint_path
+from nanoserve.engine.engine import Engine
+from nanoserve.server.app import create_app
+from nanoserve.server.worker import AsyncEngine
+
+GRACE = 30.0  # seconds that requests have to end once the server is told to
+KEEP_ALIVE = 75  # longer than clients keep a connection: it is they who close it
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, in which the engine takes part in the end.
+
+    On SIGTERM or Ctrl-C nobody new is let in. Who is being answered has GRACE seconds; then the
+    engine ends their requests and tells them so. A second Ctrl-C does not wait.
+    """
+
+    def __init__(self, config: uvicorn.Config, worker: AsyncEngine, ready: str):
+        super().__init__(config)
+        self.worker, self.ready = worker, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self.ready, file=sys.stderr, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.ensure_future(self.worker.stop(GRACE))
+        await super().shutdown(sockets)
+        if self.force_exit:
+            ending.cancel()
+            await self.worker.stop(0)
+        else:
+            await ending
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at that address. ValueError where it cannot be had."""
+    if not 0 <= port < 2**16:  # getaddrinfo would take the rest of a division
+        raise ValueError(f"cannot listen at {host}, port {port}: ports are from 0 to 65535")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"cannot listen at {host}, port {port}: {why}") from None
+    return listener
+
+
+def serve(
+    checkpoint: str | None,
+    host: str,
+    port: int,
+    api_key: str | None,
+    max_waiting: int,
+    settings: dict[str, Any],
+) -> None:
+    """Serve a checkpoint until the process is told to end. ValueError before any work."""
+    listener = bound(host, port)  # before the weights are read, which takes its time
+    path = checkpoint_path(checkpoint)
+    engine = Engine(path, **settings)
+    app = create_app(engine, path.name, api_key=api_key, max_waiting=max_waiting)
+    port, name = listener.getsockname()[1], f"[{host}]" if ":" in host else host
+    ready = f"{path.name}: http://{name}:{port}/ to chat, http://{name}:{port}/v1 for clients"
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(GRACE) + 5,
+    )
+    Server(config, app.state.worker, f"{ready}; Ctrl-C ends it").run([listener])
