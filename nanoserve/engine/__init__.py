@@ -13,4 +13,6 @@ desk        where requests come in, and are let go
 engine      all of it, a step at a time
 prefix      what was read before, found again
 llm         a list of prompts, answered
+ahead       an engine that plans the next step while this one runs
+gpu         that engine on a GPU, by the kernels
 """
