@@ -75,7 +75,7 @@ ON_A_GPU = ("max_model_len", "dtype")
 
 
 def engine_settings(args: argparse.Namespace) -> dict:
-    """What was given of the engine's settings, by Engine's names. ValueError names what is wrong."""
+    """The engine's settings that were given, by its names. ValueError names what is wrong."""
     if args.device == "cpu":
         for name in ON_A_GPU:
             if name in args:
