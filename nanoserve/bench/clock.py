@@ -48,10 +48,12 @@ def time_engine(
     conversations: Sequence[Conversation],
     temperature: float,
     tick: Callable[[int], object],
+    waits: bool = True,
 ) -> Run:
     """Every conversation at once, each turn as soon as the one before is answered.
 
-    `tick` is told of new tokens, step by step. The engine must be idle.
+    `tick` is told of new tokens, step by step; without `waits` the engine tells of ends alone, and
+    nobody knows how long a token took. The engine must be idle.
     """
     run = Run([[] for _ in conversations])
     asked, latest, length = {}, {}, {}
@@ -72,10 +74,11 @@ def time_engine(
         for i in range(len(conversations)):
             ask(i)
         while asked:
-            outputs, now, new = engine.step(), time.perf_counter(), 0
+            outputs, now, new = engine.step(only_ended=not waits), time.perf_counter(), 0
             for output in outputs:
                 name, count = output.request_id, len(output.token_ids)
-                (run.gaps if length[name] else run.first).append(now - latest[name])
+                if waits:
+                    (run.gaps if length[name] else run.first).append(now - latest[name])
                 new += count - length[name]
                 latest[name], length[name] = now, count
                 if output.finished:

@@ -12,21 +12,21 @@ from nanoserve.bench.workloads import Conversation
 from nanoserve.reference import transformers
 
 
-def their_model(path: str | PathLike) -> nn.Module:
+def their_model(path: str | PathLike, device="cpu", dtype=torch.float32) -> nn.Module:
     """HuggingFace's model as it comes, with none of the checkpoint's own settings for text."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, local_files_only=True
+        path, dtype=dtype, local_files_only=True
     )
     model.generation_config = transformers.GenerationConfig()
-    return model.eval()
+    return model.eval().to(device)
 
 
 @torch.inference_mode()
 def padded(model: nn.Module, prompts: Sequence[list[int]], most: int) -> list[list[int]]:
     """Their new ids, all prompts padded on the left to one width."""
     widest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (widest - len(p)) + p for p in prompts])
-    seen = torch.tensor([[0] * (widest - len(p)) + [1] * len(p) for p in prompts])
+    ids = torch.tensor([[0] * (widest - len(p)) + p for p in prompts], device=model.device)
+    seen = torch.tensor([[0] * (widest - len(p)) + [1] * len(p) for p in prompts]).to(ids)
     settings = transformers.GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=0)
     return model.generate(ids, attention_mask=seen, generation_config=settings)[:, widest:].tolist()
 
@@ -77,7 +77,7 @@ def disagreements(
                 continue
             at = next(k for k, (a, b) in enumerate(zip(ours, hers, strict=True)) if a != b)
             text = said_before(conversation, theirs.answers[i][:turn]) + hers[:at]
-            logits = model(torch.tensor([text])).logits[0, -1]
+            logits = model(torch.tensor([text], device=model.device)).logits[0, -1].float()
             margin = (logits[hers[at]] - logits[ours[at]]).abs() / logits.abs().max()
             yield f"conversation {i}, turn {turn}, token {at}", margin.item()
             break

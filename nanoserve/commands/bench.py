@@ -14,6 +14,7 @@ from nanoserve.checkpoints.catalog import DEFAULT
 from nanoserve.commands import bench_url
 from nanoserve.commands.common import add_engine, engine_settings, say
 
+BAR_OF_HALVES = 5e-2  # the same in bf16 and fp16, which keep 8 and 11 bits
 BAR = 1e-4  # of the largest logit: margins that other orders of adding can turn over
 
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     """Print a line for each contestant. ValueError where texts differ, CheckpointError too."""
     from nanoserve.bench.clock import time_engine
     from nanoserve.bench.workloads import workload
-    from nanoserve.engine.engine import Engine
+    from nanoserve.engine.llm import engine_on
 
     if args.json:
         check_writable(args.json)
@@ -60,26 +61,30 @@ def run(args: argparse.Namespace) -> None:
     if temperature is None:
         temperature = 0.0 if args.hf else 0.6
     args.workload = args.workload or "chat"
-    engine = Engine(path, **settings)
+    engine = engine_on(args.device)(path, **settings)
     vocabulary = engine.model.config.vocab_size
     asked = workload(args.workload, args.requests, args.seed, args.longest, vocabulary)
     check_lengths(engine, asked)
-    time_engine(engine, [asked[0][:1]], temperature, lambda new: None)  # warm
+    other = workload(args.workload, 2, args.seed + 1, args.longest, vocabulary)
+    time_engine(engine, other, temperature, lambda new: None)  # warm, by other prompts
+    waits = args.workload == "chat"  # nano-vllm's is of throughput alone
     with progress(asked, "nanoserve") as bar:
-        ours = time_engine(engine, asked, temperature, bar.update)
+        ours = time_engine(engine, asked, temperature, bar.update, waits)
     engine.audit()
     runs = {"nanoserve": ours}
     print(line("nanoserve", ours), flush=True)
     apart = {}
     if args.hf:
-        apart = beside(path, asked, runs, engine.scheduler.max_num_seqs)
+        weight, rows = engine.model.embed.weight, engine.scheduler.max_num_seqs
+        apart = beside(path, asked, runs, rows, weight.device, weight.dtype)
     if args.json:
         found = {name: numbers(run) for name, run in runs.items()}
         told = {"checkpoint": path.name, "workload": args.workload, "requests": args.requests}
         told |= {"longest": args.longest, "seed": args.seed, "temperature": temperature}
         told |= {"engine": settings, "machine": machine(), "runs": found, "apart": apart}
         args.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
-    if wrong := [what for what, margin in apart.items() if margin > BAR]:
+    bar = BAR if engine.model.embed.weight.itemsize == 4 else BAR_OF_HALVES
+    if wrong := [what for what, margin in apart.items() if margin > bar]:
         raise ValueError(f"the texts of HuggingFace are others: {'; '.join(wrong)}")
 
 
@@ -101,11 +106,11 @@ def check_lengths(engine, asked) -> None:
         )
 
 
-def beside(path: Path, asked, runs: dict, rows: int) -> dict[str, float]:
+def beside(path: Path, asked, runs: dict, rows: int, device, dtype) -> dict[str, float]:
     """Add HuggingFace's runs, and print them. Where texts part, and by what margin."""
     from nanoserve.bench.huggingface import disagreements, their_model, time_theirs
 
-    model, apart = their_model(path), {}
+    model, apart = their_model(path, device, dtype), {}
     for name, together in (("HuggingFace, one by one", 1), ("HuggingFace, padded", rows)):
         with progress(asked, name) as bar:
             theirs = time_theirs(model, asked, together, bar.update)

@@ -51,12 +51,17 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     """The arguments that are the engine's settings."""
     settings = {
         "block-size": "tokens of a block of the pool; default 16",
-        "num-blocks": "blocks of the pool; default: as many as half a GiB holds",
-        "max-num-seqs": "requests that run at once; default 16",
-        "max-num-batched-tokens": "tokens that a step reads; default 512",
+        "num-blocks": "blocks of the pool; default: half a GiB of them, on a GPU what it has free",
+        "max-num-seqs": "requests that run at once; default 16, on a GPU 256",
+        "max-num-batched-tokens": "tokens that a step reads; default 512, on a GPU 8192",
+        "max-model-len": "on a GPU: tokens that a text may have; default: the model's context",
     }
     for name, what in settings.items():
         parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS, help=what)
+    parser.add_argument("--device", default="cpu", help="cpu, the default, or cuda")
+    kinds = ("bfloat16", "float16", "float32")
+    about = "on a GPU: numbers of weights and cache; default bfloat16"
+    parser.add_argument("--dtype", choices=kinds, default=argparse.SUPPRESS, help=about)
     about = "let equal beginnings be computed once (the default), or not"
     action = argparse.BooleanOptionalAction
     parser.add_argument(
@@ -64,7 +69,16 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
+SETTINGS = ("block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens")
+SETTINGS += ("enable_prefix_caching",)
+ON_A_GPU = ("max_model_len", "dtype")
+
+
 def engine_settings(args: argparse.Namespace) -> dict:
-    """What was given of the engine's settings, by Engine's names."""
-    names = "block_size", "num_blocks", "max_num_seqs", "max_num_batched_tokens"
-    return {n: getattr(args, n) for n in (*names, "enable_prefix_caching") if n in args}
+    """The engine's settings that were given, by its names. ValueError names what is wrong."""
+    if args.device == "cpu":
+        for name in ON_A_GPU:
+            if name in args:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is of a GPU: leave it out, or give --device cuda")
+    return {n: getattr(args, n) for n in (*SETTINGS, *ON_A_GPU) if n in args}

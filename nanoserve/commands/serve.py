@@ -30,4 +30,5 @@ def run(args: argparse.Namespace) -> None:
     from nanoserve.server.run import serve
 
     settings = engine_settings(args)
-    serve(args.checkpoint, args.host, args.port, args.api_key, args.max_waiting, settings)
+    where = args.host, args.port, args.api_key, args.max_waiting, args.device
+    serve(args.checkpoint, *where, settings)

@@ -1,4 +1,4 @@
-"""Many requests at once. Every module here is built in the book, from Day 14 on.
+"""Many requests at once, from Day 14 on. Of the GPU's, ahead and gpu, the book tells in Week 5.
 
 pool        keys and values of all texts, in blocks
 decode      the same pool; single tokens attend together
@@ -13,4 +13,6 @@ desk        where requests come in, and are let go
 engine      all of it, a step at a time
 prefix      what was read before, found again
 llm         a list of prompts, answered
+ahead       an engine that plans the next step while this one runs
+gpu         that engine on a GPU, by the kernels
 """

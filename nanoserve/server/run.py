@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 
 from nanoserve.checkpoints import checkpoint_path
-from nanoserve.engine.engine import Engine
+from nanoserve.engine.llm import engine_on
 from nanoserve.server.app import create_app
 from nanoserve.server.worker import AsyncEngine
 
@@ -62,12 +62,13 @@ def serve(
     port: int,
     api_key: str | None,
     max_waiting: int,
+    device: str,
     settings: dict[str, Any],
 ) -> None:
     """Serve a checkpoint until the process is told to end. ValueError before any work."""
     listener = bound(host, port)  # before the weights are read, which takes its time
     path = checkpoint_path(checkpoint)
-    engine = Engine(path, **settings)
+    engine = engine_on(device)(path, **settings)
     app = create_app(engine, path.name, api_key=api_key, max_waiting=max_waiting)
     port, name = listener.getsockname()[1], f"[{host}]" if ":" in host else host
     ready = f"{path.name}: http://{name}:{port}/ to chat, http://{name}:{port}/v1 for clients"

@@ -1,0 +1,156 @@
+"""Attention over a pool of pages that never writes the scores.
+
+One kernel for prompts, chunks of them, decode, and all of these in one row.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from nanoserve.kernels.launch import early, let_next, wait_ahead
+
+LOG2E = 1.4426950408889634
+
+
+@triton.jit
+def attention_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, table_ptr, span_ptr, tile_ptr, scale,
+    stride, K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, D2: tl.constexpr,
+    SIZE: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, S: tl.constexpr, SPLIT: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
+    """Q queries of a text, in the G heads that share a KV head, and one part of its keys."""
+    tile, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    span = tl.load(tile_ptr + 2 * tile)
+    first = tl.load(tile_ptr + 2 * tile + 1)  # of the tile's queries, within its span
+    row = tl.load(span_ptr + 4 * span).to(tl.int64)
+    new = tl.load(span_ptr + 4 * span + 1)
+    computed = tl.load(span_ptr + 4 * span + 2)
+    table = table_ptr + tl.load(span_ptr + 4 * span + 3).to(tl.int64) * stride
+    m, d, s = tl.arange(0, M), tl.arange(0, D2), tl.arange(0, S)
+    token = first + m // G
+    real = (m < Q * G) & (token < new)
+    at = (row + token) * (K * G) + kv * G + m % G
+    let_next(PDL)
+    wait_ahead(PDL)
+    q = tl.load(
+        q_ptr + at[:, None] * D + d[None, :], mask=real[:, None] & (d < D)[None, :], other=0.0
+    )
+    sees = computed + token + 1  # keys that each query sees
+    begin, end = 0, computed + tl.minimum(first + Q, new)
+    if SPLIT:
+        begin, end = part * SPLIT, tl.minimum(end, (part + 1) * SPLIT)
+    top = tl.full((M,), -float("inf"), tl.float32)
+    total, mix = tl.zeros((M,), tl.float32), tl.zeros((M, D2), tl.float32)
+    for start in range(begin, end, S):
+        key = start + s
+        there = key < end
+        block = tl.load(table + key // SIZE, mask=there, other=0).to(tl.int64)
+        slot = ((block * SIZE + key % SIZE) * K + kv) * D
+        k = tl.load(
+            k_ptr + slot[None, :] + d[:, None], mask=there[None, :] & (d < D)[:, None], other=0.0
+        )
+        v = tl.load(
+            v_ptr + slot[:, None] + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0
+        )
+        scores = tl.dot(q, k, input_precision="ieee") * scale  # (M, S), for powers of 2
+        scores = tl.where((key[None, :] < sees[:, None]) & there[None, :], scores, -float("inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        base = tl.where(higher == -float("inf"), 0.0, higher)  # of a query that saw nothing yet
+        weights, fade = tl.exp2(scores - base[:, None]), tl.exp2(top - base)
+        total = total * fade + tl.sum(weights, 1)
+        mix = mix * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+        top = higher
+    keep = real[:, None] & (d < D)[None, :]
+    if SPLIT:
+        at = at * tl.num_programs(2) + part
+        tl.store(top_ptr + at, top, mask=real)
+        tl.store(total_ptr + at, total, mask=real)
+    else:
+        mix /= total[:, None]
+    tl.store(out_ptr + at[:, None] * D + d[None, :], mix.to(out_ptr.dtype.element_ty), mask=keep)
+
+
+@triton.jit
+def merge_kernel(
+    part_ptr, top_ptr, total_ptr, out_ptr,
+    PARTS: tl.constexpr, P: tl.constexpr, D: tl.constexpr, D2: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """A query and a head: the parts' mixes, each scaled to the highest score of all."""
+    row = tl.program_id(0).to(tl.int64)
+    p, d = tl.arange(0, P), tl.arange(0, D2)
+    let_next(PDL)
+    wait_ahead(PDL)
+    top = tl.load(top_ptr + row * PARTS + p, mask=p < PARTS, other=-float("inf"))
+    total = tl.load(total_ptr + row * PARTS + p, mask=p < PARTS, other=0.0)
+    weight = tl.exp2(top - tl.max(top, 0))
+    at = part_ptr + (row * PARTS + p)[:, None] * D + d[None, :]
+    parts = tl.load(at, mask=(p < PARTS)[:, None] & (d < D)[None, :], other=0.0)
+    mix = tl.sum(parts * weight[:, None], 0) / tl.sum(total * weight, 0)
+    tl.store(out_ptr + row * D + d, mix.to(out_ptr.dtype.element_ty), mask=d < D)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Which queries of a packed row read which slots, in int32 on the pool's device.
+
+    `tables` (rows, blocks) has the blocks of texts. `spans` (N, 4): the first place in the packed
+    row, how many queries, how many keys were there before, and the row of `tables`. `tiles` (n, 2)
+    cuts the spans into pieces of `queries` tokens: a span, and the piece's first query in it.
+    """
+
+    tables: torch.Tensor
+    spans: torch.Tensor
+    tiles: torch.Tensor
+    queries: int
+
+
+def reading(tables: torch.Tensor, spans: list[tuple[int, int, int]], G: int) -> Reading:
+    """Of texts (new, computed, row of `tables`), packed in this order."""
+    most = max(new for new, _, _ in spans)
+    queries = 1 if most == 1 else max(1, 64 // G)
+    row, told, tiles = 0, [], []
+    for i, (new, computed, table) in enumerate(spans):
+        told.append((row, new, computed, table))
+        tiles += [(i, first) for first in range(0, new, queries)]
+        row += new
+    told, tiles = (torch.tensor(x, dtype=torch.int32).to(tables.device) for x in (told, tiles))
+    return Reading(tables, told, tiles, queries)
+
+
+def paged_attention(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    reading: Reading,
+    block_size: int,
+    split: int = 0,
+    parts: int = 1,
+) -> torch.Tensor:
+    """Each query's mix over its own text's keys: q (T, H, D) -> (T, H * D).
+
+    keys and values are a layer's pool, (slots, K, D), with the queries' own already in it. With
+    `split`, every text's keys are cut into pieces of so many, `parts` at most, which is worth it
+    where there are few texts; how a text is cut depends on nobody else.
+    """
+    (T, H, D), K = q.shape, keys.shape[1]
+    G, wide = H // K, triton.next_power_of_2(max(D, 16))
+    M = max(16, triton.next_power_of_2(reading.queries * G))
+    if split and parts > 1:
+        out = q.new_empty(T * H, parts, D, dtype=torch.float32)
+        top, total = (q.new_empty(T * H, parts, dtype=torch.float32) for _ in "tt")
+    else:
+        split, parts = 0, 1
+        top = total = out = torch.empty_like(q)
+    attention_kernel[(len(reading.tiles), K, parts)](
+        q, keys, values, out, top, total, reading.tables, reading.spans, reading.tiles,
+        D**-0.5 * LOG2E, reading.tables.stride(0), K, G, D, wide, block_size, reading.queries, M,
+        128 if M == 16 else 64, split, num_warps=4, num_stages=2 if M == 16 else 3, **early(),
+    )  # fmt: skip
+    if split:
+        parted, out = out, torch.empty_like(q)
+        P = triton.next_power_of_2(parts)
+        merge_kernel[(T * H,)](parted, top, total, out, parts, P, D, wide, num_warps=1, **early())
+    return out.view(T, H * D)

@@ -1,0 +1,63 @@
+"""A Llama's pass over one packed row, by the kernels and by fewer, larger products."""
+
+from collections.abc import Callable
+
+import torch
+from torch.nn.functional import linear
+
+from nanoserve.kernels.mlp import silu_mul
+from nanoserve.kernels.norm import rms_norm
+from nanoserve.kernels.rope import rope_write
+from nanoserve.layers import Linear, rope_table
+from nanoserve.model import Llama
+
+
+def fuse(*layers: Linear) -> torch.Tensor:
+    """One weight of several: (sum of their outs, in). They keep theirs as parts of it."""
+    weight = torch.cat([layer.weight for layer in layers])
+    for layer, part in zip(layers, weight.split([len(x.weight) for x in layers]), strict=True):
+        layer.weight.data = part
+    return weight
+
+
+class FusedLlama:
+    """The weights of `model`, which stays what it is, and RoPE's table for `max_len` places."""
+
+    def __init__(self, model: Llama, max_len: int):
+        self.model, config = model, model.config
+        self.eps, self.half = config.rms_norm_eps, config.head_dim // 2
+        self.qkv = [fuse(b.attn.q_proj, b.attn.k_proj, b.attn.v_proj) for b in model.blocks]
+        self.gate_up = [fuse(b.mlp.gate_proj, b.mlp.up_proj) for b in model.blocks]
+        tied = config.tie_word_embeddings
+        self.head = model.embed.weight if tied else model.lm_head.weight
+        places = torch.arange(max_len, device=model.embed.weight.device)
+        cos, sin = rope_table(config, places)
+        self.cos, self.sin = (t[:, : self.half].contiguous() for t in (cos, sin))
+
+    def scores(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        slots: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        attend: Callable[..., torch.Tensor],
+        last: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The next token's scores at the places `last` of the row, all if None: (N, V).
+
+        ids, positions and slots are (T,). keys and values are the pool, (layers, slots, K, D), and
+        `attend(q, keys, values)` mixes in one layer of it: (T, H, D) -> (T, H * D).
+        """
+        x, delta = self.model.embed(ids), None
+        for i, block in enumerate(self.model.blocks):
+            h = rms_norm(x, block.attn_norm.weight, self.eps, delta)
+            turned = self.cos, self.sin, positions, slots
+            q = rope_write(linear(h, self.qkv[i]), *turned, keys[i], values[i])
+            delta = linear(attend(q, keys[i], values[i]), block.attn.o_proj.weight)
+            h = rms_norm(x, block.mlp_norm.weight, self.eps, delta)
+            delta = linear(silu_mul(linear(h, self.gate_up[i])), block.mlp.down_proj.weight)
+        if last is not None:
+            x, delta = x[last], delta[last]
+        h = rms_norm(x, self.model.norm.weight, self.eps, delta)
+        return linear(h, self.head)

@@ -1,0 +1,186 @@
+"""The runner of a GPU: starts a step and does not wait for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from nanoserve.engine.ahead import PENDING
+from nanoserve.engine.plan import Plan, Share
+from nanoserve.engine.pool import KVPool
+from nanoserve.engine.request import Request
+from nanoserve.kernels.attention import paged_attention, reading
+from nanoserve.kernels.choice import choose
+from nanoserve.kernels.fused import FusedLlama
+from nanoserve.kernels.graphs import DecodeGraphs, Rows
+from nanoserve.sampling import (
+    GREEDY,
+    Logprob,
+    SamplingParams,
+    logprobs_of,
+    process,
+    sample,
+    uniform,
+)
+
+
+def plain(params: SamplingParams) -> bool:
+    """Whether nothing but a temperature touches the scores."""
+    return (
+        params.top_k <= 0
+        and params.top_p >= 1
+        and params.min_p <= 0
+        and params.min_tokens == 0
+        and params.repetition_penalty == 1
+        and params.presence_penalty == params.frequency_penalty == 0
+        and params.logprobs is None
+    )
+
+
+@dataclass
+class Due:
+    """Ids on their way to the host."""
+
+    ids: torch.Tensor
+    arrived: "torch.cuda.Event | None"
+    logprobs: list[dict[int, Logprob]]
+
+    def result(self) -> tuple[list[int], list[dict[int, Logprob]]]:
+        """The ids and their logprobs, when the card is done."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.ids.tolist(), self.logprobs
+
+
+class GPURunner:
+    """A model on a GPU, the pool, and the rows of the texts that run.
+
+    The pool has one block more than the block manager knows of.
+    """
+
+    def __init__(self, model: FusedLlama, pool: KVPool, max_num_seqs: int, max_len: int):
+        self.model, self.pool, self.device = model, pool, pool.k.device
+        self.rows = Rows(max_num_seqs, -(-max_len // pool.block_size), pool)
+        self.graphs = DecodeGraphs(self.model, pool, self.rows)
+        self.free = [*reversed(range(max_num_seqs))]
+        self.row_of: dict[Request, int] = {}
+        # The table that a row was told of, and how many of its blocks: a table that is given
+        # back is never the same list again.
+        self.told: dict[Request, tuple[list[int], int]] = {}
+        self.special: set[Request] = set()  # those whose params are not plain
+        with torch.inference_mode():
+            self.graphs.record()
+
+    @property
+    def can_lag(self) -> bool:
+        """Whether a step may start before the newest ids are known."""
+        return not self.special
+
+    def send(self, values: Sequence, dtype: torch.dtype) -> torch.Tensor:
+        """To the card, without waiting for it."""
+        sent = torch.tensor(values, dtype=dtype)
+        if self.device.type == "cuda":
+            sent = sent.pin_memory()
+        return sent.to(self.device, non_blocking=True)
+
+    def place(self, requests: Sequence[Request]) -> list[int]:
+        """A row for each, which knows its blocks."""
+        for request in [r for r in self.row_of if not r.table]:
+            self.free.append(self.row_of.pop(request))
+            del self.told[request]
+            self.special.discard(request)
+        places, blocks, rows = [], [], []
+        for request in requests:
+            row, table = self.row_of.get(request), request.table
+            if row is None:
+                row = self.row_of[request] = self.free.pop()
+                self.told[request] = table, 0
+                if not plain(request.params):
+                    self.special.add(request)
+            known, count = self.told[request]
+            if count != len(table) or known is not table:
+                first = count if known is table else 0
+                places += [(row, i) for i in range(first, len(table))]
+                blocks += table[first:]
+                self.told[request] = table, len(table)
+            rows.append(row)
+        if places:
+            at = self.send(places, torch.int64)
+            self.rows.tables[at[:, 0], at[:, 1]] = self.send(blocks, torch.int32)
+        return rows
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan) -> Due:
+        """Start a step. Ids that are PENDING are the newest of their rows."""
+        rows, due = self.place([s.request for s in plan.shares]), plan.sampling
+        params = [share.request.params for share in due]
+        # Of a draw: the place in the output is all that is known, whether or not its id is.
+        points = [
+            uniform(p.seed, len(s.request.output_ids)) for p, s in zip(params, due, strict=True)
+        ]
+        temperatures = [0.0 if p.temperature < GREEDY else p.temperature for p in params]
+        simple = not self.special
+        if simple and len(due) == len(plan.shares) == sum(len(s.ids) for s in plan.shares):
+            lengths = [share.start for share in due]
+            self.graphs.tell(rows, lengths, temperatures, points)
+            _, ids = self.graphs.play(len(due), max(lengths))
+            return self.due(ids, [{}] * len(due))
+        scores = self.read(plan, rows)
+        owners = [row for row, share in zip(rows, plan.shares, strict=True) if share.samples]
+        at, newest = self.send(owners, torch.int64), self.rows.ids
+        if not due:
+            return self.due(at, [])
+        if simple:
+            law = self.send([temperatures, points], torch.float64)  # (2, N)
+            return self.due(choose(scores, law, at, newest), [{}] * len(due))
+        ids, logprobs = self.draw(scores, due)
+        newest[at] = ids
+        return self.due(ids, logprobs)
+
+    def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
+        """A packed row of all shares: the scores (N, V) of those due."""
+        ids, places, owners, spans, last = [], [], [], [], []
+        for share, row in zip(plan.shares, rows, strict=True):
+            new = len(share.ids)
+            ids += share.ids
+            places += range(share.start, share.start + new)
+            owners += [row] * new
+            spans.append((new, share.start, row))
+            if share.samples:
+                last.append(len(ids) - 1)
+        ids, places, owners = self.send([ids, places, owners], torch.int64)
+        ids = torch.where(ids == PENDING, self.rows.ids[owners], ids)
+        size, pool = self.pool.block_size, self.pool
+        slots = self.rows.tables[owners, places // size] * size + places % size
+        config = self.model.model.config
+        G = config.num_attention_heads // config.num_key_value_heads
+        which = reading(self.rows.tables, spans, G)
+
+        def attend(q, keys, values):
+            return paged_attention(q, keys, values, which, size)
+
+        last = self.send(last, torch.int64)
+        return self.model.scores(ids, places, slots, pool.k, pool.v, attend, last)
+
+    def draw(self, scores: torch.Tensor, due: Sequence[Share]) -> tuple:
+        """By all the rules of Day 9, for params that are not plain."""
+        requests = [share.request for share in due]
+        params = [r.params for r in requests]
+        texts = [(r.prompt_ids, r.output_ids) for r in requests]
+        places = [len(output) for _, output in texts]
+        ids = sample(process(scores, params, texts), [p.seed for p in params], places)
+        found = zip(scores, ids.tolist(), params, strict=True)
+        asked = [
+            {} if p.logprobs is None else logprobs_of(row, i, p.logprobs) for row, i, p in found
+        ]
+        return ids, asked
+
+    def due(self, ids: torch.Tensor, logprobs: list) -> Due:
+        """Send ids to the host, and mark when they are there."""
+        if self.device.type != "cuda":
+            return Due(ids.clone(), None, logprobs)
+        there = torch.empty(ids.shape, dtype=ids.dtype, pin_memory=True)
+        there.copy_(ids, non_blocking=True)
+        arrived = torch.cuda.Event()
+        arrived.record()
+        return Due(there, arrived, logprobs)
