@@ -106,7 +106,7 @@ def test_a_checkpoint_without_a_tokenizer_takes_ids(made):
 def test_the_prefix_cache_is_a_switch_and_a_salt_is_a_text(made):
     model = Llama.from_pretrained(made)
     for wrong in (None, 1, "yes"):
-        with pytest.raises(ValueError, match=r"enable_prefix_caching is .*True or False"):
+        with pytest.raises(ValueError, match="enable_prefix_caching is no bool"):
             Engine(model, enable_prefix_caching=wrong)
     for caching, cached in ((True, 32), (False, 0)):
         engine = Engine(model, num_blocks=9, enable_prefix_caching=caching)

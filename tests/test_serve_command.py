@@ -103,7 +103,7 @@ def test_a_key_is_wanted_where_one_is_set(folder):
 
 
 def test_a_port_that_is_taken_is_named_before_the_model_is_read(folder, capsys, monkeypatch):
-    monkeypatch.setattr("nanoserve.server.run.Engine", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("nanoserve.server.run.engine_on", lambda *_, **__: pytest.fail("read"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert main(["serve", str(folder), "--port", port]) == 1
