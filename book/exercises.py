@@ -88,6 +88,7 @@ HUNTS = {
     "day12": (("sent=len(ready",), "print how much was sent after each token"),
     "day13": (("seeds[",), "what is a text's must be found by the text's number"),
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
+    "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
 }
 
