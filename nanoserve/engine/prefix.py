@@ -115,8 +115,8 @@ class PrefixCache(BlockManager):
         """As ever; and what can be found is there, in one block."""
         super().audit(tables)
         for block in self.queue:
-            prefix = self.holds[block]
-            if prefix is not None and self.found.get(prefix) != block:
+            held = self.holds[block]
+            if held is not None and self.found.get(held) != block:
                 raise AssertionError(f"nobody finds free block {block}")
         for prefix, block in self.found.items():
             if self.holds[block] is not prefix:
