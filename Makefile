@@ -13,6 +13,8 @@ PYTHON ?= python3
 # line holds the old place.
 RUN := .venv/bin/python -E book/environment.py
 IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py tests/test_lab.py
+# For kernels without a GPU; torch brings its own with one. Apart: nanoserve/kernels/__init__.py
+TRITON := triton==3.9.0
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin
 # Says "moved" where .venv was set up in another folder, which packages in it know, or its Python
 # is gone.
@@ -30,6 +32,8 @@ help:
 	$(PYTHON) -E book/environment.py -m venv $(if $(MOVED),--clear) .venv
 	$(RUN) -m pip install --disable-pip-version-check -r requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --no-deps -e .
+	$(RUN) -c "import triton" 2>/dev/null || $(RUN) -m pip install --disable-pip-version-check \
+		--no-deps --target .venv/triton $(TRITON) || echo "no Triton here: Week 5's kernels do not run"
 	$(RUN) -m ipykernel install --sys-prefix --env PYTHONSAFEPATH ""
 	@pwd -P > $@
 
