@@ -3,7 +3,6 @@
 Skipped where there is no Triton.
 """
 
-
 import pytest
 import torch
 
@@ -14,7 +13,7 @@ pytest.importorskip("triton")
 from tiny import save_tiny
 
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import paged_attention, reading
+from nanoserve.kernels.attention import Reading, paged_attention, reading
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
@@ -104,7 +103,7 @@ def test_attention(dtype, K, G, D, size):
         torch.cat([causal_attention(*map(to, t))[0].transpose(0, 1).flatten(1) for t in texts])
         for to in (lambda t: t, lambda t: t.double())
     )
-    for cut in ((0, 1), (16, 4)):
+    for cut in ((1,), (4, 16), (3,), (3, 0, 16)):
         close(paged_attention(q, keys, values, which, size, *cut), exact, plain)
 
 
@@ -157,9 +156,8 @@ def test_few_texts_and_many_are_the_model(model, short):
         rows.ids[:2] = texts[:, place]
         graphs.tell([1, 0], [place] * 2, [0.0] * 2, [0.5] * 2)
         if short:
-            scores = FewTexts(fused, pool, 2).scores(
-                2, graphs.told, rows.ids, rows.tables, place < 4
-            )
+            which = Reading(rows.tables, graphs.spans, graphs.tiles[:2], 1)
+            scores = FewTexts(fused, pool, 2).scores(which, rows.ids, place < 4)
         else:  # a third row is nobody's
             scores, ids = graphs.step(3, False)
             assert torch.equal(ids, scores.argmax(-1)) and torch.equal(rows.ids[[1, 0]], ids[:2])

@@ -17,18 +17,17 @@ LOG2E = 1.4426950408889634
 @triton.jit
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr, table_ptr, span_ptr, tile_ptr, scale,
-    stride, K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, D2: tl.constexpr,
-    SIZE: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, S: tl.constexpr, SPLIT: tl.constexpr,
-    PDL: tl.constexpr,
+    WIDTH, N, K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, D2: tl.constexpr,
+    SIZE: tl.constexpr, Q: tl.constexpr, M: tl.constexpr, S: tl.constexpr, PARTS: tl.constexpr,
+    EACH: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Q queries of a text, in the G heads that share a KV head, and one part of its keys."""
     tile, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     span = tl.load(tile_ptr + 2 * tile)
     first = tl.load(tile_ptr + 2 * tile + 1)  # of the tile's queries, within its span
-    row = tl.load(span_ptr + 4 * span).to(tl.int64)
-    new = tl.load(span_ptr + 4 * span + 1)
-    computed = tl.load(span_ptr + 4 * span + 2)
-    table = table_ptr + tl.load(span_ptr + 4 * span + 3).to(tl.int64) * stride
+    row, new = tl.load(span_ptr + span).to(tl.int64), tl.load(span_ptr + N + span)
+    computed = tl.load(span_ptr + 2 * N + span)
+    table = table_ptr + tl.load(span_ptr + 3 * N + span).to(tl.int64) * WIDTH
     m, d, s = tl.arange(0, M), tl.arange(0, D2), tl.arange(0, S)
     token = first + m // G
     real = (m < Q * G) & (token < new)
@@ -40,8 +39,9 @@ def attention_kernel(
     )
     sees = computed + token + 1  # keys that each query sees
     begin, end = 0, computed + tl.minimum(first + Q, new)
-    if SPLIT:
-        begin, end = part * SPLIT, tl.minimum(end, (part + 1) * SPLIT)
+    if PARTS > 1:
+        each = EACH if EACH else tl.cdiv(tl.cdiv(end, S), PARTS) * S
+        begin, end = part * each, tl.minimum(end, (part + 1) * each)
     top = tl.full((M,), -float("inf"), tl.float32)
     total, mix = tl.zeros((M,), tl.float32), tl.zeros((M, D2), tl.float32)
     for start in range(begin, end, S):
@@ -64,8 +64,8 @@ def attention_kernel(
         mix = mix * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
         top = higher
     keep = real[:, None] & (d < D)[None, :]
-    if SPLIT:
-        at = at * tl.num_programs(2) + part
+    if PARTS > 1:
+        at = at * PARTS + part
         tl.store(top_ptr + at, top, mask=real)
         tl.store(total_ptr + at, total, mask=real)
     else:
@@ -96,9 +96,10 @@ def merge_kernel(
 class Reading:
     """Which queries of a packed row read which slots, in int32 on the pool's device.
 
-    `tables` (rows, blocks) has the blocks of texts. `spans` (N, 4): the first place in the packed
-    row, how many queries, how many keys were there before, and the row of `tables`. `tiles` (n, 2)
-    cuts the spans into pieces of `queries` tokens: a span, and the piece's first query in it.
+    `tables` (rows, blocks) has the blocks of texts. `spans` (4, N) has of each text its first place
+    in the packed row, how many queries, how many keys were there before, and its row of `tables`.
+    `tiles` (n, 2) cuts the spans into pieces of `queries` tokens: a span, and the piece's first
+    query in it.
     """
 
     tables: torch.Tensor
@@ -116,6 +117,7 @@ def reading(tables: torch.Tensor, spans: list[tuple[int, int, int]], G: int) -> 
         told.append((row, new, computed, table))
         tiles += [(i, first) for first in range(0, new, queries)]
         row += new
+    told = [*zip(*told, strict=True)]
     told, tiles = (torch.tensor(x, dtype=torch.int32).to(tables.device) for x in (told, tiles))
     return Reading(tables, told, tiles, queries)
 
@@ -126,30 +128,30 @@ def paged_attention(
     values: torch.Tensor,
     reading: Reading,
     block_size: int,
-    split: int = 0,
     parts: int = 1,
+    each: int = 0,
+    tile: int = 0,
 ) -> torch.Tensor:
     """Each query's mix over its own text's keys: q (T, H, D) -> (T, H * D).
 
-    keys and values are a layer's pool, (slots, K, D), with the queries' own already in it. With
-    `split`, every text's keys are cut into pieces of so many, `parts` at most, which is worth it
-    where there are few texts; how a text is cut depends on nobody else.
+    keys and values are a layer's pool, (slots, K, D), with the queries' own already in it. Where
+    there are few texts it is worth it to cut their keys into `parts`, of `each` keys or, if 0, of
+    equal length; how a text is cut depends on nobody else. `tile` keys are read at once.
     """
     (T, H, D), K = q.shape, keys.shape[1]
     G, wide = H // K, triton.next_power_of_2(max(D, 16))
     M = max(16, triton.next_power_of_2(reading.queries * G))
-    if split and parts > 1:
+    top = total = out = torch.empty_like(q)
+    if parts > 1:
         out = q.new_empty(T * H, parts, D, dtype=torch.float32)
         top, total = (q.new_empty(T * H, parts, dtype=torch.float32) for _ in "tt")
-    else:
-        split, parts = 0, 1
-        top = total = out = torch.empty_like(q)
     attention_kernel[(len(reading.tiles), K, parts)](
         q, keys, values, out, top, total, reading.tables, reading.spans, reading.tiles,
-        D**-0.5 * LOG2E, reading.tables.stride(0), K, G, D, wide, block_size, reading.queries, M,
-        128 if M == 16 else 64, split, num_warps=4, num_stages=2 if M == 16 else 3, **early(),
+        D**-0.5 * LOG2E, reading.tables.stride(0), reading.spans.stride(0), K, G, D, wide,
+        block_size, reading.queries, M, tile or (128 if M == 16 else 64), parts, each,
+        num_warps=4, num_stages=2 if M == 16 else 3, **early(),
     )  # fmt: skip
-    if split:
+    if parts > 1:
         parted, out = out, torch.empty_like(q)
         P = triton.next_power_of_2(parts)
         merge_kernel[(T * H,)](parted, top, total, out, parts, P, D, wide, num_warps=1, **early())

@@ -11,20 +11,21 @@ import triton
 import triton.language as tl
 
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import LOG2E
+from nanoserve.kernels.attention import Reading, paged_attention
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.launch import early, let_next, wait_ahead
 
 
 @triton.jit
 def begin_kernel(
-    told_ptr, newest_ptr, embed_ptr, x_ptr, C: tl.constexpr, C2: tl.constexpr, PDL: tl.constexpr
-):
+    span_ptr, N, newest_ptr, embed_ptr, x_ptr, C: tl.constexpr, C2: tl.constexpr,
+    PDL: tl.constexpr,
+):  # fmt: skip
     """A text: the embedding of its newest token."""
     let_next(PDL)
     wait_ahead(PDL)
     b, c = tl.program_id(0), tl.arange(0, C2)
-    token = tl.load(newest_ptr + tl.load(told_ptr + b))
+    token = tl.load(newest_ptr + tl.load(span_ptr + 3 * N + b))
     x = tl.load(embed_ptr + token * C + c, mask=c < C)
     tl.store(x_ptr + b * C + c, x, mask=c < C)
 
@@ -41,8 +42,8 @@ def normed(x_ptr, gain, eps, C: tl.constexpr, C2: tl.constexpr):
 
 @triton.jit
 def qkv_kernel(
-    x_ptr, gain_ptr, w_ptr, cos_ptr, sin_ptr, told_ptr, table_ptr, q_ptr, k_ptr, v_ptr,
-    eps, MOST, WIDTH,
+    x_ptr, gain_ptr, w_ptr, cos_ptr, sin_ptr, span_ptr, table_ptr, q_ptr, k_ptr, v_ptr,
+    eps, N, WIDTH,
     B: tl.constexpr, C: tl.constexpr, C2: tl.constexpr, H: tl.constexpr, K: tl.constexpr,
     D: tl.constexpr, P: tl.constexpr, SIZE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -58,7 +59,7 @@ def qkv_kernel(
     gain = tl.load(gain_ptr + c, mask=c < C, other=0.0)
     wait_ahead(PDL)
     for b in tl.static_range(B):
-        row, place = tl.load(told_ptr + b), tl.load(told_ptr + MOST + b)
+        place, row = tl.load(span_ptr + 2 * N + b), tl.load(span_ptr + 3 * N + b)
         h = normed(x_ptr + b * C, gain, eps, C, C2)
         one = tl.sum(first * h[None, :], 1).to(gain.dtype).to(tl.float32)
         two = tl.sum(second * h[None, :], 1).to(gain.dtype).to(tl.float32)
@@ -73,70 +74,6 @@ def qkv_kernel(
             out = v_ptr + (slot * K + head - H - K) * D + i
         tl.store(out, one.to(gain.dtype))
         tl.store(out + half, two.to(gain.dtype))
-
-
-@triton.jit
-def attend_kernel(
-    q_ptr, k_ptr, v_ptr, told_ptr, table_ptr, out_ptr, top_ptr, total_ptr, scale, MOST, WIDTH,
-    K: tl.constexpr, G: tl.constexpr, D: tl.constexpr, D2: tl.constexpr, S: tl.constexpr,
-    SIZE: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """The G queries of a text that share a KV head, and one of PARTS parts of its keys."""
-    let_next(PDL)
-    b, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    g, d, s = tl.arange(0, 16), tl.arange(0, D2), tl.arange(0, S)
-    real = (g < G)[:, None] & (d < D)[None, :]
-    at = (b * K + kv) * G + g
-    table = table_ptr + tl.load(told_ptr + b) * WIDTH
-    length = (tl.load(told_ptr + MOST + b) + 1).to(tl.int32)
-    each = tl.cdiv(tl.cdiv(length, S), PARTS) * S
-    end = tl.minimum(length, (part + 1) * each)
-    wait_ahead(PDL)
-    q = tl.load(q_ptr + at[:, None] * D + d[None, :], mask=real, other=0.0)
-    top = tl.full((16,), -float("inf"), tl.float32)
-    total, mix = tl.zeros((16,), tl.float32), tl.zeros((16, D2), tl.float32)
-    for start in range(part * each, end, S):
-        key = start + s
-        there = key < end
-        block = tl.load(table + key // SIZE, mask=there, other=0).to(tl.int64)
-        slot = ((block * SIZE + key % SIZE) * K + kv) * D
-        k = tl.load(
-            k_ptr + slot[None, :] + d[:, None], mask=there[None, :] & (d < D)[:, None], other=0.0
-        )
-        v = tl.load(
-            v_ptr + slot[:, None] + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0
-        )
-        scores = tl.dot(q, k, input_precision="ieee") * scale
-        scores = tl.where(there[None, :], scores, -float("inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        weights, fade = tl.exp2(scores - higher[:, None]), tl.exp2(top - higher)
-        total = total * fade + tl.sum(weights, 1)
-        mix = mix * fade[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
-        top = higher
-    if PARTS == 1:
-        mix /= total[:, None]
-    else:
-        at = at * PARTS + part
-        tl.store(top_ptr + at, top, mask=g < G)
-        tl.store(total_ptr + at, total, mask=g < G)
-    tl.store(out_ptr + at[:, None] * D + d[None, :], mix.to(out_ptr.dtype.element_ty), mask=real)
-
-
-@triton.jit
-def merge_kernel(
-    part_ptr, top_ptr, total_ptr, out_ptr, D: tl.constexpr, D2: tl.constexpr, PARTS: tl.constexpr,
-    PDL: tl.constexpr,
-):  # fmt: skip
-    """A query and a head: the mix of all parts."""
-    let_next(PDL)
-    wait_ahead(PDL)
-    row, p, d = tl.program_id(0), tl.arange(0, PARTS), tl.arange(0, D2)
-    top, total = tl.load(top_ptr + row * PARTS + p), tl.load(total_ptr + row * PARTS + p)
-    weight = tl.exp2(top - tl.max(top, 0))
-    at = part_ptr + (row * PARTS + p)[:, None] * D + d[None, :]
-    mix = tl.sum(tl.load(at, mask=(d < D)[None, :], other=0.0) * weight[:, None], 0)
-    mix /= tl.sum(total * weight, 0)
-    tl.store(out_ptr + row * D + d, mix.to(out_ptr.dtype.element_ty), mask=d < D)
 
 
 @triton.jit
@@ -212,37 +149,30 @@ class FewTexts:
             config.head_dim,
         )
         make = partial(model.model.embed.weight.new_empty, most)
-        self.x, self.q = make(self.C), make(self.H * self.D)
-        self.mix, self.act, self.out = make(self.H * self.D), make(self.F), make(self.V)
+        self.x, self.q = make(self.C), make(self.H, self.D)
+        self.act, self.out = make(self.F), make(self.V)
 
-    def scores(
-        self, B: int, told: torch.Tensor, newest: torch.Tensor, tables: torch.Tensor, short: bool
-    ) -> torch.Tensor:
-        """One more token for B texts: (B, V).
+    def scores(self, reading: Reading, newest: torch.Tensor, short: bool) -> torch.Tensor:
+        """One more token for B texts, of one query each: (B, V).
 
-        told (2, most) has each text's row of `newest` and `tables`, and how many of its tokens are
-        in the pool. `short`: their keys are not cut into parts.
+        `newest` has a token for each row of the reading's tables. `short`: a text's keys are not
+        cut into parts.
         """
         m, C, F, V, H, K, D = self.model, self.C, self.F, self.V, self.H, self.K, self.D
-        pdl, eps, C2, D2 = early(), m.eps, power(C), power(D)
-        parts, S = (1, 64) if short else (32, 32)
-        most, width, size = told.stride(0), tables.stride(0), self.pool.block_size
-        top = total = part = self.mix
-        if parts > 1:
-            made = partial(torch.empty, dtype=torch.float32, device=self.x.device)
-            part, top, total = made(B, H, parts, D), made(B, H, parts), made(B, H, parts)
-        begin_kernel[(B,)](told, newest, m.model.embed.weight, self.x, C, C2, num_warps=4, **pdl)
+        B, pdl, eps, C2, P = len(reading.tiles), early(), m.eps, power(C), min(8, D // 2)
+        spans, N, tables = reading.spans, reading.spans.stride(0), reading.tables
+        width, size = tables.stride(0), self.pool.block_size
+        parts, tile = (1, 64) if short else (32, 32)
+        begin_kernel[(B,)](
+            spans, N, newest, m.model.embed.weight, self.x, C, C2, num_warps=4, **pdl
+        )
         for i, block in enumerate(m.model.blocks):
-            k, v, P = self.pool.k[i], self.pool.v[i], min(8, D // 2)
+            k, v = self.pool.k[i], self.pool.v[i]
             qkv_kernel[((H + 2 * K) * (D // 2 // P),)](
-                self.x, block.attn_norm.weight, m.qkv[i], m.cos, m.sin, told, tables, self.q, k, v,
-                eps, most, width, B, C, C2, H, K, D, P, size, num_warps=4, **pdl)  # fmt: skip
-            attend_kernel[(B, K, parts)](
-                self.q, k, v, told, tables, part, top, total, D**-0.5 * LOG2E, most, width,
-                K, H // K, D, D2, S, size, parts, num_warps=4, **pdl)  # fmt: skip
-            if parts > 1:
-                merge_kernel[(B * H,)](part, top, total, self.mix, D, D2, parts, num_warps=1, **pdl)
-            self.add(B, self.mix, block.attn.o_proj.weight, 8, 4)
+                self.x, block.attn_norm.weight, m.qkv[i], m.cos, m.sin, spans, tables, self.q, k, v,
+                eps, N, width, B, C, C2, H, K, D, P, size, num_warps=4, **pdl)  # fmt: skip
+            mix = paged_attention(self.q[:B], k, v, reading, size, parts, 0, tile)
+            self.add(B, mix, block.attn.o_proj.weight, 8, 4)
             gate_up_kernel[(triton.cdiv(F, 2),)](
                 self.x, block.mlp_norm.weight, m.gate_up[i], self.act,
                 eps, B, C, C2, F, 2, num_warps=4, **pdl)  # fmt: skip

@@ -18,6 +18,16 @@ def sizes_up_to(most: int) -> list[int]:
     return [n for n in (1, 2, 4) if n < most] + [*range(8, most, 8), most]
 
 
+def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a step is told, as parts of `memory`, which is (4, N) in int64.
+
+    The spans of N texts of one new token, (4, N) in int32 as attention reads them; and the
+    temperature and the point of each, (2, N) in float64.
+    """
+    spans, law = memory[:2].view(torch.int32).view(4, -1), memory[2:].view(torch.float64)
+    return spans, law
+
+
 class Rows:
     """What the card knows of the texts that run: a row each, and one more that is nobody's.
 
@@ -41,10 +51,9 @@ class DecodeGraphs:
     def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
         self.model, self.pool, self.rows = model, pool, rows
         most, device = rows.nobody, pool.k.device
-        # What a step is told, in one piece of memory: of each text its row and its length, then
-        # as float64 its temperature and its point.
+        # What a step is told, in one piece of memory.
         self.step_input = torch.zeros(4, most, dtype=torch.int64, device=device)
-        self.told, self.law = self.step_input[:2], self.step_input[2:].view(torch.float64)
+        self.spans, self.law = told_in(self.step_input)
         self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
         self.tiles[:, 0] = torch.arange(most, device=device)
         self.few = FewTexts(model, pool, FEW)
@@ -53,33 +62,33 @@ class DecodeGraphs:
 
     def step(self, B: int, short: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The scores (B, V) and the chosen ids (B,) of a step; the ids become the rows' newest."""
-        rows, (row, length) = self.rows, self.told[:, :B]
+        rows, (length, row) = self.rows, self.spans[2:, :B]
+        reading = Reading(rows.tables, self.spans, self.tiles[:B], 1)
         if B <= FEW:
-            scores = self.few.scores(B, self.told, rows.ids, rows.tables, short)
+            scores = self.few.scores(reading, rows.ids, short)
         else:
-            scores = self.scores(B, row, length)
+            scores = self.scores(reading, rows.ids[row], length, row)
         return scores, choose(scores, self.law, row, rows.ids)
 
-    def scores(self, B: int, row: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    def scores(
+        self, reading: Reading, ids: torch.Tensor, length: torch.Tensor, row: torch.Tensor
+    ) -> torch.Tensor:
         """By the products of a library, which many rows share."""
-        rows, size = self.rows, self.pool.block_size
-        slots = rows.tables[row, length // size] * size + length % size
-        spans = torch.stack([self.tiles[:B, 0], torch.ones_like(row), length, row], 1).int()
-        reading, cut = Reading(rows.tables, spans, self.tiles[:B], 1), self.cut(B)
+        size, pool, cut = self.pool.block_size, self.pool, self.cut(len(ids))
+        slots = reading.tables[row, length // size] * size + length % size
 
         def attend(q, keys, values):
             return paged_attention(q, keys, values, reading, size, *cut)
 
-        ids, pool = rows.ids[row], self.pool
         return self.model.scores(ids, length, slots, pool.k, pool.v, attend)
 
     def cut(self, B: int) -> tuple[int, int]:
-        """Keys in a part, and parts: more of them the fewer texts there are."""
+        """Parts, and keys in each: more parts the fewer texts there are."""
         if B >= 64:
-            return 0, 1
+            return 1, 0
         width = self.rows.tables.shape[1] * self.pool.block_size
         keys = max(256 if B < 16 else 1024, -(-width // PARTS))
-        return keys, -(-width // keys)
+        return -(-width // keys), keys
 
     def record(self) -> None:
         """Every size, the largest first, so that all share its memory."""
@@ -98,15 +107,11 @@ class DecodeGraphs:
 
     def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
         """What the next step is told; what is left is nobody's."""
-        told, count = (
-            torch.zeros(
-                self.step_input.shape, dtype=torch.int64, pin_memory=self.step_input.is_cuda
-            ),
-            len(rows),
-        )
-        law = told[2:].view(torch.float64)
-        told[0] = self.rows.nobody
-        told[:2, :count] = torch.tensor([rows, lengths])
+        count, pinned = len(rows), self.step_input.is_cuda
+        told = torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=pinned)
+        spans, law = told_in(told)
+        spans[0], spans[1], spans[3] = torch.arange(told.shape[1]), 1, self.rows.nobody
+        spans[2:, :count] = torch.tensor([lengths, rows])
         law[:, :count] = torch.tensor([temperatures, points], dtype=torch.float64)
         self.step_input.copy_(told, non_blocking=True)
 
