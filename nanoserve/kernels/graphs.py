@@ -54,6 +54,7 @@ class DecodeGraphs:
         # What a step is told, in one piece of memory.
         self.step_input = torch.zeros(4, most, dtype=torch.int64, device=device)
         self.spans, self.law = told_in(self.step_input)
+        self.spans[1] = 1  # recording runs on what is here
         self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
         self.tiles[:, 0] = torch.arange(most, device=device)
         self.few = FewTexts(model, pool, FEW)
