@@ -54,7 +54,6 @@ class DecodeGraphs:
         # What a step is told, in one piece of memory.
         self.step_input = torch.zeros(4, most, dtype=torch.int64, device=device)
         self.spans, self.law = told_in(self.step_input)
-        self.spans[1] = 1  # recording runs on what is here
         self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
         self.tiles[:, 0] = torch.arange(most, device=device)
         self.few = FewTexts(model, pool, FEW)
@@ -95,6 +94,7 @@ class DecodeGraphs:
         """Every size, the largest first, so that all share its memory."""
         if not self.step_input.is_cuda:
             return  # the interpreter has none: every step is computed as it is
+        self.tell([], [], [], [])  # what is recorded also runs, on nobody's row
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
