@@ -56,7 +56,7 @@ def compare_preempted(board: Scoreboard, path: Path) -> dict[str, float]:
 def ids_of(
     params: SamplingParams, prompt: Sequence[int], ids: Sequence[int], steps: torch.Tensor
 ) -> list[int]:
-    """What HuggingFace's scores (n, V) of each step give by Day 9's rules, a place after another."""
+    """What HuggingFace's scores (n, V) of each step give by Day 9's rules."""
     n = len(ids)
     texts = [(prompt, ids[:place]) for place in range(n)]
     scores = process(steps, [params] * n, texts)
