@@ -7,6 +7,7 @@ from dataclasses import replace
 from nanoserve.checks.common import agree, holds
 from nanoserve.checks.loops import Gate, Watched, on_a_loop
 from nanoserve.checks.serving import GREEDY
+from nanoserve.checks.worker_parts import Ears
 from nanoserve.model import Llama
 from nanoserve.server.answer import Busy
 from nanoserve.server.worker import AsyncEngine
@@ -70,7 +71,9 @@ def check_refused_meanwhile(model: Llama) -> None:
     engine = Watched(model, **TWO)
 
     async def main() -> None:
-        async with AsyncEngine(engine, max_waiting=9) as served, Gate(engine) as gate:
+        served, ears = AsyncEngine(engine, max_waiting=9), Ears()
+        served.thread.mail.watch = ears
+        async with served, Gate(engine) as gate:
             answer = await served.submit(PROMPT, SHORT, "one")
             await gate.arrived()
             asked = {
@@ -90,6 +93,8 @@ def check_refused_meanwhile(model: Llama) -> None:
             ids = [1, 2]
             later = await served.submit(ids, SHORT)
             ids[:] = [999_999]  # the caller's own
+            names = ["one", later.request_id]
+            agree("told to the Watch by submit: those that are let in", ears.names, names)
             gate.open()
             outputs = [await answer.last(), await later.last()]
             agree("prompts", [output.prompt_token_ids for output in outputs], [PROMPT, [1, 2]])

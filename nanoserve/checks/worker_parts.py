@@ -6,7 +6,7 @@ from collections.abc import Callable
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.loops import on_a_loop
 from nanoserve.engine.request import RequestOutput
-from nanoserve.server.answer import EngineError, Mailbox, Slot
+from nanoserve.server.answer import EngineError, Mailbox, Slot, Watch
 
 
 class NoLoop:
@@ -19,6 +19,20 @@ class NoLoop:
         self.called.append(call)
 
     call_soon = call_soon_threadsafe
+
+
+class Ears(Watch):
+    """A Watch that keeps what it hears."""
+
+    def __init__(self):
+        self.names: list[str] = []
+        self.news: list[dict] = []
+
+    def asked(self, name: str) -> None:
+        self.names.append(name)
+
+    def told(self, news: dict) -> None:
+        self.news.append(dict(news))
 
 
 def output(n: int, finished: bool = False) -> RequestOutput:
@@ -35,9 +49,12 @@ def check_parts() -> None:
 def check_mailbox() -> None:
     """Three puts, one wake-up, the newest of each; after a take it wakes again."""
     box, loop = Mailbox(check_mailbox), NoLoop()
-    box.loop = loop
-    for told in ({}, {"A": 1, "B": 1}, {"A": 2}, {}, {"B": 2, "C": 1}):
+    box.loop, box.watch = loop, Ears()
+    puts = ({}, {"A": 1, "B": 1}, {"A": 2}, {}, {"B": 2, "C": 1})
+    for told in puts:
         attempt("Mailbox.put", box.put, told)
+    heard = [told for told in box.watch.news if told]
+    agree("told to the Watch by Mailbox.put, each time", heard, [told for told in puts if told])
     agree("wake-ups before the mail is taken", len(loop.called), 1)
     holds("what is called on the loop must be `wake`", loop.called[0] is check_mailbox)
     taken = attempt("Mailbox.take", box.take)
