@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from nanoserve.checks.common import agree, holds
+from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.server_local import MODEL, Local, served
 from nanoserve.engine.engine import Engine
 
@@ -100,13 +100,23 @@ def check_refusals(engine: Engine) -> None:
         check_bodies(local)
         agree("requests that came to the engine", local.worker.stats().steps, 0)
         check_accepted(local)
+        check_closing(local)
+    holds("with the server its engine's thread must end", not local.worker.thread.is_alive())
+
+
+def check_closing(local: Local) -> None:
+    """A server that is to end says so to who asks: no fault of theirs, and none of ours."""
+    local.worker.stopping = True
+    error = error_of("a closing server", local.http.post(TEXT, json={"prompt": "x"}), 503)
+    agree("its type", error["type"], "server_error")
+    agree("its health", local.http.get("/health").status_code, 503)
 
 
 def check_wrong(local: Local, path: str, body: dict[str, Any], field: str | None) -> None:
     """Refused, by the name of the field."""
     kind = {"Content-Type": "application/json"}
-    answer = local.http.post(path, content=json.dumps(body), headers=kind)
-    what = f"{path} of {body!r:.80}"
+    what, data = f"{path} of {body!r:.80}", json.dumps(body)
+    answer = attempt(what, lambda: local.http.post(path, content=data, headers=kind))
     error = error_of(what, answer, 400)
     agree(f"{what}: type", error["type"], "invalid_request_error")
     if field:

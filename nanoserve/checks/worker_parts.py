@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.loops import on_a_loop
 from nanoserve.engine.request import RequestOutput
-from nanoserve.server.answer import EngineError, Mailbox, Slot, Watch
+from nanoserve.server.answer import Answer, EngineError, Mailbox, Slot, Watch
 
 
 class NoLoop:
@@ -24,12 +25,14 @@ class NoLoop:
 class Ears(Watch):
     """A Watch that keeps what it hears."""
 
-    def __init__(self):
+    def __init__(self, look: Callable[[], Any] = lambda: None):
         self.names: list[str] = []
         self.news: list[dict] = []
+        self.look, self.seen = look, []  # what was so when somebody was let in
 
     def asked(self, name: str) -> None:
         self.names.append(name)
+        self.seen.append(self.look())
 
     def told(self, news: dict) -> None:
         self.news.append(dict(news))
@@ -41,9 +44,10 @@ def output(n: int, finished: bool = False) -> RequestOutput:
 
 
 def check_parts() -> None:
-    """Both."""
+    """All three."""
     check_mailbox()
     check_slot()
+    check_closed()
 
 
 def check_mailbox() -> None:
@@ -90,3 +94,18 @@ def check_slot() -> None:
         agree("what is read after an error", await failed.get(), None)
 
     on_a_loop("a slot", main)
+
+
+def check_closed() -> None:
+    """An answer that is closed gives nothing more, also of what was there to be read."""
+
+    async def main() -> None:
+        aborts = []
+        answer = Answer("a", lambda: aborts.append("a"))
+        answer.put(output(1))
+        await answer.aclose()
+        answer.put(output(2))
+        agree("what is read of a closed answer", [each async for each in answer], [])
+        agree("its aborts", aborts, ["a"])
+
+    on_a_loop("a closed answer", main)
