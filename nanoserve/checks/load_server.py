@@ -56,7 +56,7 @@ async def scripted(answer: Answer) -> AsyncIterator[str]:
 
 
 def check_client() -> None:
-    """Open, not closed; every way to fail; and streams cut at every byte."""
+    """Open, not closed; every way to fail; and streams cut at every fourth byte."""
     for what, main in (
         ("a client that is late", late),
         ("a client that is early", early),
