@@ -166,6 +166,8 @@ def check_turn(board: Scoreboard, T: int, K: int, G: int, D: int, dtype: torch.d
     seeded = torch.Generator().manual_seed(T + D)
     places = torch.randint(600, (T,), generator=seeded).to(DEVICE)
     slots = torch.randperm(3 * T + 2, generator=seeded)[:T].to(DEVICE)
+    if K == 2:
+        places, slots = places.int(), slots.int()
     qkv = made(T, (G + 2) * K * D, dtype=dtype)
     keys = torch.full((3 * T + 4, K, D), torch.nan, dtype=dtype, device=DEVICE)
     values = keys.clone()
