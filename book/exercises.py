@@ -80,6 +80,20 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
     return {"right": right, "wrong": wrong}
 
 
+def norm_bytes(seen: list[tuple[str, int]], row: torch.Tensor) -> dict[str, Any]:
+    """Bytes of a row's norm with its residual, by the operations counted and fused: Day 22."""
+    eager, n = sum(size for _, size in seen), row.nbytes
+
+    def wrong(said: tuple) -> str:
+        eager_said, fused_said = said
+        if abs(fused_said - 4 * n) < n / 9:
+            return "the kernel writes two results" if eager_said else ""
+        missing = eager - 3 * n
+        return "the addition is an operation too" if abs(eager_said - missing) < n / 9 else ""
+
+    return {"right": (eager, 5 * n), "wrong": wrong}
+
+
 # Of a bug hunt: what the line has that is wrong, and what is said of every other line.
 HUNTS = {
     "day08": (("append",), "print the prompt before and after a call"),
@@ -91,6 +105,7 @@ HUNTS = {
     "day16": (("tokens[-",), "print what the first chunk reads"),
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
+    "day22": (("/BLOCK",), "what does each line know of the padding?"),
 }
 
 

@@ -12,15 +12,16 @@ pytest.importorskip("triton")
 
 from tiny import save_tiny
 
+from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
+from nanoserve.checks.law import lawful
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.attention import Reading, paged_attention, reading
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows, sizes_up_to
-from nanoserve.kernels.mlp import silu_mul
-from nanoserve.kernels.norm import rms_norm
-from nanoserve.layers import RMSNorm, causal_attention
+from nanoserve.layers import causal_attention
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams, process, sample, uniform
 
@@ -52,26 +53,27 @@ def close(mine: torch.Tensor, exact: torch.Tensor, plain: torch.Tensor) -> None:
         assert error <= 1.05 * (plain.double() - exact).abs().max().item()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("added", [False, True])
-def test_norm(dtype, added):
-    x, delta = (torch.randn(3, 40, device=DEVICE, dtype=dtype) * 3 for _ in "xd")
-    plain = RMSNorm(40, 1e-3).to(DEVICE, dtype)
-    plain.weight.data.uniform_(0.5, 1.5)
-    total = x + delta if added else x.clone()
-    wide = total.double()
-    exact = wide * (wide.pow(2).mean(-1, keepdim=True) + 1e-3).rsqrt() * plain.weight.double()
-    mine = rms_norm(x, plain.weight, 1e-3, delta if added else None)
-    close(mine, exact, plain(total))
-    assert torch.equal(x, total)
+def test_small_kernels():
+    """As Day 22 has them; on a GPU in bf16 too."""
+    board = Scoreboard("the small kernels")
+    check_norms(board), check_gates(board), check_turns(board)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_silu_mul(dtype):
-    x = torch.randn(2, 2 * 1100, device=DEVICE, dtype=dtype) * 4
-    gate, up = x.chunk(2, -1)
-    wide = gate.double()
-    close(silu_mul(x), wide * wide.sigmoid() * up, torch.nn.functional.silu(gate) * up)
+def test_the_law():
+    exact = torch.linspace(-3, 3, 4096 * 4, dtype=torch.float64).view(4096, 4)
+    plain = exact.bfloat16()
+    assert lawful(plain, plain, exact) and lawful(exact, plain, exact)
+    assert lawful(exact.float(), plain, exact)
+    bad_row, worse, gone = plain.clone(), exact.bfloat16() * 1.0, plain.clone()
+    bad_row[7] *= 1.5
+    worse[:2048] = (exact[:2048] * 1.002).bfloat16()
+    gone[0, 0] = torch.nan
+    for mine in (bad_row, worse, gone):
+        assert not lawful(mine, plain, exact)
+    off = (worse.double() - exact).abs().max() / (plain.double() - exact).abs().max()
+    small = worse.clone()
+    small[exact.abs() > 2] = plain[exact.abs() > 2]  # the largest error is as it was
+    assert off > 1.05 and not lawful(small, plain, exact)
 
 
 SPANS = [(1, 0), (5, 0), (1, 20), (3, 16), (18, 2)]  # new tokens, and those before
