@@ -139,6 +139,12 @@ def paged_attention(
     equal length; how a text is cut depends on nobody else. `tile` keys are read at once.
     """
     (T, H, D), K = q.shape, keys.shape[1]
+    most = reading.tables.shape[1] * block_size
+    if each and parts * each < most:
+        raise ValueError(
+            f"{parts} parts of {each} keys leave out the end of a text: tables of "
+            f"{reading.tables.shape[1]} blocks hold {most}"
+        )
     G, wide = H // K, triton.next_power_of_2(max(D, 16))
     M = max(16, triton.next_power_of_2(reading.queries * G))
     top = total = out = torch.empty_like(q)
