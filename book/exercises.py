@@ -89,6 +89,7 @@ HUNTS = {
     "day13": (("seeds[",), "what is a text's must be found by the text's number"),
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
+    "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
 }
 
