@@ -43,6 +43,7 @@ def attention_kernel(
     """Q queries of a text, in the G heads of a KV head, and one part
     of its keys, S at a time. M and D2: powers of 2 with room for Q * G
     rows and D numbers."""
+    let_next(PDL)
     # 1. Whose queries: the tile names a span and the first token in it.
     tile, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     span = tl.load(tile_ptr + 2 * tile)
@@ -58,7 +59,6 @@ def attention_kernel(
     real = (m < Q * G) & (token < new)
     at = (row + token) * (K * G) + kv * G + m % G
     keep = real[:, None] & (d < D)[None, :]
-    let_next(PDL)
     wait_ahead(PDL)
     q = tl.load(q_ptr + at[:, None] * D + d[None, :], mask=keep, other=0.0)
     # 3. The keys: up to the last query's own, or a part of those.
