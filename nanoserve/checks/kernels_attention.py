@@ -15,7 +15,8 @@ from nanoserve.layers import causal_attention
 
 # Of each text: new tokens, and those before. A prompt, a chunk, decode, all in one row.
 MIXED = ((1, 0), (5, 0), (1, 20), (3, 16), (18, 2))
-MOST = 15  # of a checkpoint's layers; more take longer to load than to compare
+# Of a checkpoint: layers, for more take longer to load than to compare, and tokens.
+MOST, FEW = 3, 15
 
 
 def lengths(*ends: int) -> list[tuple[int, int]]:
@@ -44,12 +45,12 @@ def check_rows(board: Scoreboard) -> None:
 
 
 def check_scores(board: Scoreboard) -> None:
-    """Scores whose powers of e are too small, or too large, for float32; and the two in turn."""
-    texts = drawn(lengths(37, 37, 37), 1, 1, 16, seed=6)
-    for (q, k, _), signs in zip(texts, ((-1, -1), (1, 1), (-1, 1)), strict=True):
-        q[:], k[..., 1:] = 4.0, 0.0  # a score is 4 k[0], exactly
-        near = torch.arange(37) % 8 / 32
-        k[0, 0, :, 0] = 37.5 * torch.tensor(signs).repeat_interleave(19)[:37] + near
+    """Scores whose powers of e are too small, or too large, for float32; and both in turn."""
+    signs = torch.tensor([[-1, -1], [1, 1], [-1, 1], [1, -1]])
+    texts = drawn(lengths(*[37] * len(signs)), 1, 1, 16, seed=6)
+    for (q, k, _), sign in zip(texts, signs, strict=True):
+        q[:], k[:] = 4.0, 0.0  # a score is k[0], exactly
+        k[0, 0, :, 0] = 150 * sign.repeat_interleave(19)[:37] + torch.arange(37) % 8 / 8
     row = Row(texts, 4)
     row.hold(board, "scores near -150 and 150", 1, 0, 16)
     row.hold(board, "scores near -150 and 150", 2, 0, 16)
@@ -64,7 +65,7 @@ def check_company() -> None:
         alone = row.mix(row.reading([i]), row.q[i : i + 1], *cut)
         must = f"text {i} of 3, cut {cut}, must have the bits that it has alone"
         holds(must, torch.equal(mine[None], alone))
-    row = Row(drawn(((18, 2), (1, 7)), 1, 3, 20, seed=8), 3)
+    row = Row(drawn(((25, 2), (1, 7)), 1, 3, 20, seed=8), 3)
     told = row.reading()
     back = Reading(told.tables, told.spans, told.tiles.flip(0), told.queries)
     one, other = (row.mix(which, row.q) for which in (told, back))
@@ -111,7 +112,7 @@ def check_attention(board: Scoreboard) -> None:
 
 @torch.inference_mode()
 def check_model(board: Scoreboard, folder: Path) -> None:
-    """Queries, keys and values of a checkpoint's text, in the first layer and a late one.
+    """Queries, keys and values of a checkpoint's text, in its first layer and its third.
 
     The text is read whole, and its last token once more by itself.
     """
@@ -123,7 +124,7 @@ def check_model(board: Scoreboard, folder: Path) -> None:
         return causal_attention(q, k, v)
 
     last = len(model.blocks) - 1
-    model(text(folder, config), attends=[attend] * (last + 1))
+    model(text(folder, config)[:, :FEW], attends=[attend] * (last + 1))
     for i in (0, last):
         q, k, v = seen[i]
         Row([(q, k, v)], 16).hold(board, f"layer {i}, a prompt", ref=folder)
