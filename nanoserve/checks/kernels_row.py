@@ -39,18 +39,18 @@ def drawn(spans: Sequence[tuple[int, int]], K: int, G: int, D: int, seed: int) -
 class Row:
     """Texts in one row, their keys in shuffled blocks of a pool that is NaN wherever nobody wrote.
 
-    `texts` has q (1, H, new, D), k and v (1, K, S, D) of each, in float32 on the CPU. A table goes
-    on, past its text's blocks, with one that nobody owns; and tables are in another order than
-    the texts.
+    `texts` has q (1, H, new, D), k and v (1, K, S, D) of each, in float32 on the CPU; the pool is
+    of another dtype if asked. A table goes on, past its text's blocks, with one that nobody owns,
+    and tables are in another order than the texts.
     """
 
-    def __init__(self, texts: Sequence, size: int):
+    def __init__(self, texts: Sequence, size: int, dtype: torch.dtype = torch.float32):
         self.size, (_, self.K, _, D) = size, texts[0][1].shape
         self.G = texts[0][0].shape[1] // self.K
         self.spans = [(q.shape[2], k.shape[2] - q.shape[2]) for q, k, _ in texts]
         counts = [-(-k.shape[2] // size) for _, k, _ in texts]
         shape = SimpleNamespace(num_hidden_layers=1, num_key_value_heads=self.K, head_dim=D)
-        self.pool = KVPool(shape, sum(counts) + 1, size, device=DEVICE)
+        self.pool = KVPool(shape, sum(counts) + 1, size, dtype, DEVICE)
         self.keys, self.values = self.pool.k[0], self.pool.v[0]
         self.keys.fill_(torch.nan), self.values.fill_(torch.nan)
         shuffle = torch.Generator().manual_seed(sum(counts))
@@ -67,7 +67,7 @@ class Row:
                 held[slots] = x[0, :, :before].transpose(0, 1).to(DEVICE)
         self.tables = tables.to(DEVICE)
         q, k, v = (
-            torch.cat([text[i][:, :, -text[0].shape[2] :] for text in texts], 2).to(DEVICE)
+            torch.cat([text[i][:, :, -text[0].shape[2] :] for text in texts], 2).to(DEVICE, dtype)
             for i in range(3)
         )
         self.q = q[0].transpose(0, 1).contiguous()  # (T, H, D)
