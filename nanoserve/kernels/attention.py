@@ -188,10 +188,11 @@ def merge_kernel(
     p, d = tl.arange(0, P), tl.arange(0, D2)
     let_next(PDL)
     wait_ahead(PDL)
-    at, there = row * PARTS + p, p < PARTS
-    top = tl.load(top_ptr + at, mask=there, other=-float("inf"))
-    total = tl.load(total_ptr + at, mask=there, other=0.0)
+    there = p < PARTS
+    top = tl.load(top_ptr + row * PARTS + p, mask=there, other=-float("inf"))
+    total = tl.load(total_ptr + row * PARTS + p, mask=there, other=0.0)
     weight = tl.exp2(top - tl.max(top, 0))  # of an empty part: 0
+    at = row * PARTS + p
     parts = tl.load(
         part_ptr + at[:, None] * D + d[None, :], mask=there[:, None] & (d < D)[None, :], other=0.0
     )  # (P, D2)
