@@ -138,7 +138,7 @@ def paged_attention(
     each: int = 0,
     tile: int = 0,
 ) -> torch.Tensor:
-    """Each query's mix of its own text's values: q (T, H, D) -> (T, H * D).
+    """Each query's mix of its text's values: q (T, H, D) -> (T, H * D).
 
     keys and values are a layer's pool, (slots, K, D), with the queries'
     own already in it. Where there are few texts it is worth it to cut
