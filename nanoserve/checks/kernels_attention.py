@@ -53,7 +53,7 @@ def check_scores(board: Scoreboard) -> None:
         k[0, 0, :, 0] = 150 * sign.repeat_interleave(19)[:37] + torch.arange(37) % 8 / 8
     row = Row(texts, 4)
     row.hold(board, "scores near -150 and 150", 1, 0, 16)
-    row.hold(board, "scores near -150 and 150", 2, 0, 16)
+    row.hold(board, "scores near -150 and 150", 3, 0, 16)
 
 
 def check_company() -> None:

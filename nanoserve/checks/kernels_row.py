@@ -56,7 +56,8 @@ class Row:
         shuffle = torch.Generator().manual_seed(sum(counts))
         *free, nobodys = torch.randperm(sum(counts) + 1, generator=shuffle).tolist()
         self.order = torch.randperm(len(texts), generator=shuffle).tolist()
-        tables = torch.full((len(texts), max(counts) + 2), nobodys, dtype=torch.int32)
+        wide = torch.full((len(texts), max(counts) + 5), nobodys, dtype=torch.int32)
+        tables = wide[:, : max(counts) + 2]  # a part of what the engine has
         spans = []
         for i, ((new, before), count) in enumerate(zip(self.spans, counts, strict=True)):
             blocks, free = free[:count], free[count:]
@@ -65,7 +66,7 @@ class Row:
             slots = slots_of(blocks, before, size).to(DEVICE)
             for held, x in ((self.keys, texts[i][1]), (self.values, texts[i][2])):
                 held[slots] = x[0, :, :before].transpose(0, 1).to(DEVICE)
-        self.tables = tables.to(DEVICE)
+        self.tables = wide.to(DEVICE)[:, : tables.shape[1]]
         q, k, v = (
             torch.cat([text[i][:, :, -text[0].shape[2] :] for text in texts], 2).to(DEVICE, dtype)
             for i in range(3)
