@@ -112,10 +112,7 @@ def check_attention(board: Scoreboard) -> None:
 
 @torch.inference_mode()
 def check_model(board: Scoreboard, folder: Path) -> None:
-    """Queries, keys and values of a checkpoint's text, in its first layer and its third.
-
-    The text is read whole, and its last token once more by itself.
-    """
+    """A checkpoint's queries, keys and values: a prompt in its first layer, decode in its third."""
     config, seen = ModelConfig.from_pretrained(folder), []
     model = load(folder, num_blocks=min(MOST, config.num_hidden_layers))
 
@@ -125,7 +122,7 @@ def check_model(board: Scoreboard, folder: Path) -> None:
 
     last = len(model.blocks) - 1
     model(text(folder, config)[:, :FEW], attends=[attend] * (last + 1))
-    for i in (0, last):
-        q, k, v = seen[i]
-        Row([(q, k, v)], 16).hold(board, f"layer {i}, a prompt", ref=folder)
+    q, k, v = seen[0]
+    Row([(q, k, v)], 16).hold(board, "layer 0, a prompt", ref=folder)
+    q, k, v = seen[last]
     Row([(q[:, :, -1:], k, v)], 5).hold(board, f"layer {last}, decode", 2, 0, 16, ref=folder)
