@@ -106,6 +106,7 @@ HUNTS = {
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
     "day22": (("/BLOCK",), "what does each line know of the padding?"),
+    "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
 }
 
 

@@ -12,6 +12,8 @@ pytest.importorskip("triton")
 
 from tiny import save_tiny
 
+from nanoserve.checks.kernels_attention import MIXED, lengths
+from nanoserve.checks.kernels_row import Row, drawn
 from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
 from nanoserve.checks.law import lawful
 from nanoserve.comparison import Scoreboard
@@ -76,37 +78,41 @@ def test_the_law():
     assert off > 1.05 and not lawful(small, plain, exact)
 
 
-SPANS = [(1, 0), (5, 0), (1, 20), (3, 16), (18, 2)]  # new tokens, and those before
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("K", "G", "D"), [(1, 1, 16), (2, 3, 20)])
+@pytest.mark.parametrize(("K", "G", "D"), [(1, 1, 16), (2, 3, 20), (1, 8, 64), (2, 4, 128)])
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_attention(dtype, K, G, D, size):
     """Prompts, chunks and decode in one row, in a pool that is NaN wherever nobody wrote."""
-    torch.manual_seed(size)
-    free = torch.randperm(120).tolist()
-    keys = torch.full((120 * size, K, D), torch.nan, dtype=dtype, device=DEVICE)
-    values, texts = keys.clone(), []
-    tables = torch.zeros(len(SPANS), 40, dtype=torch.int32)
-    for row, (new, before) in enumerate(SPANS):
-        end = new + before
-        blocks = [free.pop() for _ in range(-(-end // size))]
-        tables[row, : len(blocks)] = torch.tensor(blocks)
-        slots = [blocks[p // size] * size + p % size for p in range(end)]
-        q, k, v = (
-            torch.randn(n, h, D).to(DEVICE, dtype) for n, h in ((new, K * G), (end, K), (end, K))
-        )
-        keys[slots], values[slots] = k, v
-        texts.append([t.transpose(0, 1)[None] for t in (q, k, v)])
-    which = reading(tables.to(DEVICE), [(*span, i) for i, span in enumerate(SPANS)], G)
-    q = torch.cat([q[0].transpose(0, 1) for q, _, _ in texts])
-    plain, exact = (
-        torch.cat([causal_attention(*map(to, t))[0].transpose(0, 1).flatten(1) for t in texts])
-        for to in (lambda t: t, lambda t: t.double())
+    drawn_ones = drawn(MIXED, K, G, D, seed=size)
+    texts = [[x.to(dtype).float() for x in text] for text in drawn_ones]
+    row = Row(texts, size, dtype)
+    wide = ([x.double() for x in text] for text in texts)
+    exact = torch.cat([causal_attention(*text)[0].transpose(0, 1).flatten(1) for text in wide])
+    for cut in ((1,), (3, 0, 16)) if K * G < 8 or DEVICE == "cuda" else ((1,),):
+        close(row.mix(row.reading(), row.q, *cut), exact.to(DEVICE), row.pools)
+
+
+@pytest.mark.parametrize("cut", [(1, 0, 16), (3, 0, 16), (7, 12, 16)])
+def test_attention_at_every_length(cut):
+    Row(drawn(lengths(*range(1, 67)), 1, 1, 16, seed=0), 5).hold(Scoreboard("lengths"), "", *cut)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="a pool of 4 GB")
+def test_attention_far_into_a_large_pool():
+    """More than 2^31 numbers before the text's own."""
+    K, D, size, count = 8, 64, 16, 2**18 + 5
+    keys, values = (
+        torch.full((count * size, K, D), torch.nan, dtype=torch.bfloat16, device=DEVICE)
+        for _ in "kv"
     )
-    for cut in ((1,), (4, 16), (3,), (3, 0, 16)):
-        close(paged_attention(q, keys, values, which, size, *cut), exact, plain)
+    for held in (keys, values):
+        held[-32:] = torch.randn(32, K, D)
+    tables = torch.tensor([[count - 2, count - 1]], dtype=torch.int32, device=DEVICE)
+    q = torch.randn(1, K, D, device=DEVICE, dtype=torch.bfloat16)
+    mine = paged_attention(q, keys, values, reading(tables, [(1, 31, 0)], 1), size)
+    past = (x[-32:].transpose(0, 1)[None] for x in (keys, values))
+    wanted = causal_attention(q.transpose(0, 1)[None], *past).flatten()[None]
+    torch.testing.assert_close(mine, wanted, rtol=0.02, atol=0.02)
 
 
 def test_the_choice_is_the_plain_one():
