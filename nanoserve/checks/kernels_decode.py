@@ -9,6 +9,7 @@ from torch import nn
 
 from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import F32, attempt, holds
+from nanoserve.checks.kernels_decode_made import DEVICE, heads, made
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
@@ -17,7 +18,6 @@ from nanoserve.kernels.launch import early
 from nanoserve.layers import TransformerBlock, rope_table
 from nanoserve.reference import our_name, transformers
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIZE, BLOCKS = 4, 6  # of a page, and how many there are
 PLACES, ROWS = (9, 2), (1, 0)  # of two texts: the newest token's place, and the row of its table
 modeling = transformers.models.llama.modeling_llama
@@ -186,10 +186,11 @@ def check_block(board: Scoreboard, path: Path) -> None:
     check_ends(board, path, part, table, model.norm.weight, table if tied else model.lm_head.weight)
 
 
-def check_blocks(board: Scoreboard, model: Any) -> None:
-    """A made model's first block, all of it."""
+def check_kernels(board: Scoreboard) -> None:
+    """A made model's first block, all of it: widths that are no powers of 2, an untied head."""
+    _, model = made(heads(4, 2, 12, tied=False))
     c = model.config
-    part = Part(c, model.blocks[0], c.num_attention_heads, c.num_key_value_heads, 10**9)
+    part = Part(c, model.blocks[0], c.num_attention_heads, c.num_key_value_heads, 99)
     for check in (check_qkv, check_products):
         check(board, None, part)
     check_ends(board, None, part, model.embed.weight, model.norm.weight, model.lm_head.weight)

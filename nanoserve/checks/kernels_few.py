@@ -1,18 +1,13 @@
 """One more token of a few texts, whole, against HuggingFace's model and its cache: Day 25."""
 
 import random
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from unittest.mock import patch
 
 import torch
 
 from nanoserve.checks.common import attempt, holds
-from nanoserve.checks.kernels_decode import DEVICE
-from nanoserve.checks.model import make
-from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.kernels_decode_made import DEVICE, heads, made
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.attention import Reading
 from nanoserve.kernels.decode import FewTexts
@@ -21,26 +16,12 @@ from nanoserve.model import Llama
 from nanoserve.reference import transformers
 
 SIZE = 4  # of a page
-UNTIED = {"tie_word_embeddings": False, "rms_norm_eps": 1e-3}
-# Of made models: heads, KV heads, head_dim; then the lengths of the texts so far, and new tokens.
+# Of made models: heads, KV heads, their size, a tied head; the texts' lengths so far, new tokens.
 MADE = (
-    ({"num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 12} | UNTIED, (5, 0, 9), 1),
-    ({"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}, (3, 14, 0, 8), 1),
-    ({"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 48}, (11,), 2),
+    (heads(3, 1, 12, tied=False), (5, 0, 9), 1),
+    (heads(4, 2, 16, tied=True), (3, 14, 0, 8), 1),
+    (heads(1, 1, 48, tied=True), (11,), 2),
 )
-TWO = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16} | UNTIED
-SMALL = {"hidden_size": 24, "intermediate_size": 11, "vocab_size": 19}
-
-
-def made(variant: dict, layers: int = 1) -> tuple[torch.nn.Module, Llama]:
-    """HuggingFace's model, and ours of its files, both where the kernels run."""
-    small = SMALL | {"num_hidden_layers": layers, "max_position_embeddings": 64}
-    with patch.dict("nanoserve.checks.model.SIZES", small):
-        theirs = make(variant).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(Path(folder) / MADE_UP)
-        model = load(Path(folder) / MADE_UP)
-    return theirs.to(DEVICE), model.to(DEVICE)
 
 
 class Texts:
@@ -52,7 +33,8 @@ class Texts:
     def __init__(self, theirs: torch.nn.Module, model: Llama, lengths: Sequence[int]):
         self.theirs, self.lengths, config = theirs, [*lengths], model.config
         drawn = torch.Generator().manual_seed(len(lengths))
-        self.ids = torch.randint(19, (len(lengths), 20), generator=drawn).to(DEVICE)
+        vocab = config.vocab_size
+        self.ids = torch.randint(vocab, (len(lengths), 20), generator=drawn).to(DEVICE)
         width = 20 // SIZE
         blocks = [*range(len(lengths) * width + 1)]
         random.Random(len(lengths)).shuffle(blocks)

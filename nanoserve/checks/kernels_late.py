@@ -1,25 +1,27 @@
 """The path of few texts where memory is late, and in an engine: Day 25."""
 
 import random
+from copy import deepcopy
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
 
-from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.kernels_decode import DEVICE
-from nanoserve.checks.kernels_few import SIZE, TWO, Texts, made
+from nanoserve.checks.common import BF16, agree, attempt, holds
+from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, heads, made
+from nanoserve.checks.kernels_few import SIZE, Texts
+from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.ahead import AheadEngine
 from nanoserve.engine.desk import new_scheduler
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels import decode, launch
+from nanoserve.kernels.attention import Reading
 from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.runner import GPURunner
 from nanoserve.sampling import SamplingParams
-
-ONE = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
 
 
 class Late:
@@ -63,7 +65,7 @@ def check_late(board: Scoreboard) -> None:
     """
     if not launch.INTERPRETED:
         return
-    theirs, model = made(TWO, layers=2)
+    theirs, model = made(heads(2, 2, 16, tied=False), layers=2)
     texts = Texts(theirs, model, (4, 7))
     fused = FusedLlama(model, 64)
     few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
@@ -100,13 +102,12 @@ def told(engine: Engine, requests: list) -> dict[str, tuple]:
 @torch.inference_mode()
 def check_path(most: int = 2) -> None:
     """An engine that takes this path gives each request the plain engine's ids."""
-    _, model = made(ONE)
+    _, model = made(heads(2, 1, 16, tied=True))
     drawn = random.Random(3)
-    requests = [
-        (name, [drawn.randrange(19) for _ in range(n)], SamplingParams(temperature=t, max_tokens=m,
-                                                                       seed=n, ignore_eos=True))
-        for name, n, t, m in (("a", 3, 0, 4), ("b", 5, 0.9, 2), ("c", 2, 0, 2))
-    ]  # fmt: skip
+    requests = []
+    for name, n, t, m in (("a", 3, 0, 4), ("b", 5, 0.9, 2), ("c", 2, 0, 2)):
+        params = SamplingParams(temperature=t, max_tokens=m, seed=n, ignore_eos=True)
+        requests.append((name, [drawn.randrange(SMALL["vocab_size"]) for _ in range(n)], params))
     plainly = Engine(model, block_size=SIZE, num_blocks=9, max_num_seqs=most)
     wanted = told(plainly, requests)
     engine = AheadEngine.__new__(AheadEngine)
@@ -119,3 +120,26 @@ def check_path(most: int = 2) -> None:
     engine.begin()
     agree("ids by the kernels of few texts", told(engine, requests), wanted)
     holds("the engine takes this path for its steps of one token", len(taken) > 1)
+
+
+@torch.inference_mode()
+def check_bf16(path: Path) -> None:
+    """On a GPU: a text's scores in bf16 are no further from float64 than plain torch's."""
+    if DEVICE != "cuda":
+        return  # the interpreter cuts where a GPU rounds
+    model = load(path).to(DEVICE, BF16)
+    exact, config = deepcopy(model).double(), model.config
+    ids = torch.randint(config.vocab_size, (1, 24), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(DEVICE)
+    wanted, plain = (m.logits(m(ids))[0].double() for m in (exact, model))
+    pool = KVPool(config, 6, SIZE, BF16, DEVICE)
+    few, mine = FewTexts(FusedLlama(model, 64), pool, 1), []
+    tables = torch.tensor([[4, 1, 0, 5, 2, 3]], dtype=torch.int32, device=DEVICE)
+    tiles = torch.zeros(1, 2, dtype=torch.int32, device=DEVICE)
+    for place in range(24):
+        spans = torch.tensor([[0], [1], [place], [0]], dtype=torch.int32, device=DEVICE)
+        reading = Reading(tables, spans, tiles, 1)
+        mine.append(few.scores(reading, ids[0, place : place + 1], place % 2 == 0)[0].double())
+    ours, theirs = ((x - wanted).norm().item() for x in (torch.stack(mine), plain))
+    said = f"{ours:.3g} from float64, plain torch {theirs:.3g}"
+    holds("in bf16 our error is plain torch's, or less", ours <= 1.05 * theirs, said)
