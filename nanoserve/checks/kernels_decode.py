@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from torch import nn
 
 from nanoserve.checks.caching import by_largest
@@ -138,14 +137,14 @@ def check_products(board: Scoreboard, path: Path | None, part: Part) -> None:
         a, x = normal(2, N, seed=2), part.x[:, :few].contiguous()
         wanted = x + matrix(a)[:, :few]
         launch(
-            f"add_kernel with {name}", decode.add_kernel, triton.cdiv(few, R),
+            f"add_kernel with {name}", decode.add_kernel, -(-few // R),
             a, matrix.weight[:few], x, 2, N, decode.power(N), few, R, warps=warps,
         )  # fmt: skip
         hold(board, path, "x + product, by one kernel", name, x, wanted)
-    mlp, few, out = layer.mlp, min(rows, part.config.intermediate_size), None
+    mlp, few = layer.mlp, min(rows, part.config.intermediate_size)
     out = torch.full((2, few), torch.nan, device=DEVICE)
     launch(
-        "gate_up_kernel", decode.gate_up_kernel, triton.cdiv(few, 2),
+        "gate_up_kernel", decode.gate_up_kernel, -(-few // 2),
         part.x.clone(), layer.post_attention_layernorm.weight,
         part.fused((mlp.gate_proj, few), (mlp.up_proj, few)), out, part.config.rms_norm_eps,
         2, C, decode.power(C), few, 2,
@@ -168,7 +167,7 @@ def check_ends(board: Scoreboard, path: Path | None, part: Part, table, gain, he
     norm.weight.copy_(gain)
     out = torch.full((2, V), torch.nan, device=DEVICE)
     launch(
-        "head_kernel", decode.head_kernel, triton.cdiv(V, 4),
+        "head_kernel", decode.head_kernel, -(-V // 4),
         part.x.clone(), gain, head[:V].contiguous(), out, eps, V, 2, C, decode.power(C), 4,
     )  # fmt: skip
     wanted = nn.functional.linear(norm(part.x), head[:V])

@@ -59,7 +59,7 @@ class Texts:
     def reading(self) -> Reading:
         """One new token for each, as the card is told; there is room for a text more."""
         B = len(self.lengths)
-        spans = torch.full((4, B + 1), 99, dtype=torch.int32)
+        spans = torch.zeros(4, B + 1, dtype=torch.int32)
         spans[:, :B] = torch.tensor([range(B), [1] * B, self.lengths, self.rows])
         tiles = torch.stack([torch.arange(B), torch.zeros(B)], 1).int()
         return Reading(self.tables, spans.to(DEVICE), tiles.to(DEVICE), 1)
