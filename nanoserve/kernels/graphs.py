@@ -94,6 +94,7 @@ class DecodeGraphs:
         """Every size, the largest first, so that all share its memory."""
         if not self.step_input.is_cuda:
             return  # the interpreter has none: every step is computed as it is
+        self.tell([], [], [], [])  # what is recorded also runs, on nobody's row
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
