@@ -158,8 +158,8 @@ def pairs(D: int) -> int:
 class FewTexts:
     """Scores of one more token for B texts, B from 1 to `most`.
 
-    A compiled path for each B. What it writes between kernels is its
-    own, and so are the scores, until the next call.
+    A compiled path for each B. The scores lie in memory of its own, and
+    are good until the next call.
     """
 
     def __init__(self, model: FusedLlama, pool: KVPool, most: int):
