@@ -107,6 +107,7 @@ HUNTS = {
     "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
     "day22": (("/BLOCK",), "what does each line know of the padding?"),
     "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
+    "day25": (("x_ptr+b*N",), "how long is a row of each of the tensors?"),
 }
 
 
@@ -148,3 +149,25 @@ def found_by_hand(shared: int, length: int, again: int, size: int) -> dict[str, 
     wrong |= {(found, length - found, n): "somebody must be read, for the scores" for n in (0, 1)}
     otherwise = "whole blocks, and somebody must be read, for the scores"
     return {"right": [found, length - found, again - most], "wrong": wrong, "otherwise": otherwise}
+
+
+def floor_of(parameters: int, bandwidth: float) -> dict[str, Any]:
+    """Milliseconds a token at one byte a weight: Day 25."""
+    right = 1e3 * parameters / bandwidth
+
+    def wrong(ms: float) -> str:
+        if abs(ms / right - 2) < 0.1:
+            return "that is with two bytes a weight"
+        return "milliseconds are wanted" if not 0.01 < ms < 100 else ""
+
+    return {"right": right, "wrong": wrong, "within": 0.02}
+
+
+def one_row_each(config, needed: float, processors: int) -> dict[str, Any]:
+    """Programs of one row of qkv, and how many a processor must hold at once: Day 25."""
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    row = 2 * config.hidden_size  # bytes
+    at_once = math.ceil(needed / processors / row)
+    otherwise = f"{heads} heads of {config.head_dim} rows; a row has {row:,} bytes"
+    close = {(heads * config.head_dim, at_once - 1): "a little less than is needed: round up"}
+    return {"right": (heads * config.head_dim, at_once), "wrong": close, "otherwise": otherwise}

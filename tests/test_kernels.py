@@ -13,14 +13,15 @@ pytest.importorskip("triton")
 from tiny import save_tiny
 
 from nanoserve.checks.kernels_attention import MIXED, lengths
+from nanoserve.checks.kernels_few import check_few
+from nanoserve.checks.kernels_late import check_late
 from nanoserve.checks.kernels_row import Row, drawn
 from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
 from nanoserve.checks.law import lawful
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import Reading, paged_attention, reading
+from nanoserve.kernels.attention import paged_attention, reading
 from nanoserve.kernels.choice import choose
-from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows, sizes_up_to
 from nanoserve.layers import causal_attention
@@ -150,9 +151,8 @@ def test_a_fused_model_is_the_model_in_chunks(model):
     torch.testing.assert_close(torch.cat(scores), wanted, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("short", [True, False])
-def test_few_texts_and_many_are_the_model(model, short):
-    """Token by token: by the kernels that read the weights once, and by the steps of many rows."""
+def test_steps_of_many_rows_are_the_model(model):
+    """Token by token; a third row is nobody's."""
     texts = torch.randint(97, (2, 5), device=DEVICE)
     wanted = model.logits(model(texts))
     pool = KVPool(model.config, 9, 4, device=DEVICE)
@@ -163,14 +163,17 @@ def test_few_texts_and_many_are_the_model(model, short):
     for place in range(5):
         rows.ids[:2] = texts[:, place]
         graphs.tell([1, 0], [place] * 2, [0.0] * 2, [0.5] * 2)
-        if short:
-            which = Reading(rows.tables, graphs.spans, graphs.tiles[:2], 1)
-            scores = FewTexts(fused, pool, 2).scores(which, rows.ids, place < 4)
-        else:  # a third row is nobody's
-            scores, ids = graphs.step(3, False)
-            assert torch.equal(ids, scores.argmax(-1)) and torch.equal(rows.ids[[1, 0]], ids[:2])
+        scores, ids = graphs.step(3, False)
+        assert torch.equal(ids, scores.argmax(-1)) and torch.equal(rows.ids[[1, 0]], ids[:2])
         here = wanted[[1, 0], place]
         torch.testing.assert_close(scores[:2], here, rtol=1e-5, atol=2e-5)
+
+
+def test_few_texts_are_the_model_and_need_no_memory_too_early():
+    board = Scoreboard("Day 25, one token of a few texts")
+    check_few(board)
+    check_late(board)
+    board.verdict()
 
 
 def test_sizes_of_graphs_reach_every_number():
