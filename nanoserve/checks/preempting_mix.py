@@ -10,7 +10,7 @@ from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.generating_pieces import GREEDY
 from nanoserve.checks.preempting import PLAIN, streams
-from nanoserve.checks.serving_mix import mix_of, steps_of, with_their_weights
+from nanoserve.checks.serving_mix import mix_of, with_their_weights
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
 from nanoserve.sampling import SamplingParams, process, sample
@@ -29,17 +29,20 @@ PARAMS = (
 def compare_preempted(board: Scoreboard, path: Path) -> dict[str, float]:
     """Three requests in too few blocks: ids, and the scores of every step; the least margin."""
     theirs = their_model(path)
-    texts = mix_of(path, theirs.config.vocab_size)
-    mix = [(texts[i][0][:PROMPT], params) for i, params in zip(TEXTS, PARAMS, strict=True)]
+    asked = mix_of(path, theirs.config.vocab_size)
+    mix = [(asked[i][0][:PROMPT], params) for i, params in zip(TEXTS, PARAMS, strict=True)]
     model = with_their_weights(theirs, path)
     engine = attempt(f"Engine on {path.name}", Engine, model, **SETTINGS)
     heard, scores = streams("cramped", engine, mix)
     agree("how often somebody is stopped", engine.scheduler.num_preemptions, 2)
-    margins = []
-    for i, (prompt, params) in enumerate(mix):
+    outputs, margins = [heard[str(i)][-1].token_ids for i in range(len(mix))], []
+    agree("number of ids", [*map(len, outputs)], [params.max_tokens for params in PARAMS])
+    # Texts of one length: HuggingFace reads them in one pass, without padding.
+    texts = torch.tensor([[*ids, *new] for (ids, _), new in zip(mix, outputs, strict=True)])
+    with torch.inference_mode():
+        scored = theirs(texts, use_cache=False).logits[:, PROMPT - 1 : -1]  # (N, n, V)
+    for i, ((prompt, params), ids, steps) in enumerate(zip(mix, outputs, scored, strict=True)):
         name, last = f"prompt {i}", heard[str(i)][-1]
-        ids, steps = last.token_ids, steps_of(theirs, prompt, last.token_ids)
-        agree(f"{name}: number of ids", len(ids), params.max_tokens)
         wanted = ids_of(params, prompt, ids, steps)
         if params.temperature:
             agree(f"{name}: ids that are drawn from HuggingFace's scores", ids, wanted)
