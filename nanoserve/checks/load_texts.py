@@ -112,7 +112,8 @@ def check_counts(heard: Sequence[Heard], told: dict[str, Any]) -> None:
 
 def check_made_load(board: Scoreboard) -> None:
     """Twelve requests on a made model in a cramped pool: greedy as HuggingFace, all as alone."""
-    theirs = make(VARIANTS[0] | {"max_position_embeddings": 64}).eval()
+    sizes = {"max_position_embeddings": 64, "num_hidden_layers": 1}
+    theirs = make(VARIANTS[0] | sizes).eval()
     theirs.generation_config = transformers.GenerationConfig()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(Path(folder) / MADE_UP)
