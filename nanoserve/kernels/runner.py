@@ -68,8 +68,9 @@ class GPURunner:
         # back is never the same list again.
         self.told: dict[Request, tuple[list[int], int]] = {}
         self.special: set[Request] = set()  # those whose params are not plain
-        with torch.inference_mode():
-            self.graphs.record()
+        if pool.k.is_cuda:  # elsewhere there are none: every step is computed as it is
+            with torch.inference_mode():
+                self.graphs.record()
 
     @property
     def can_lag(self) -> bool:
