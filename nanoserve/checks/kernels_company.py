@@ -10,7 +10,7 @@ from torch import nn
 from nanoserve.checks.common import agree, holds
 from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.kernels_ahead import END, ahead, asked, beside, check_told, play
-from nanoserve.checks.serving import serve
+from nanoserve.checks.serving import watched
 from nanoserve.checks.serving_mix import mix_of, steps_of
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.desk import opened
@@ -93,23 +93,24 @@ def check_runner(model: Llama, modes: Sequence[str], count: int) -> None:
         check_told(f"GPURunner, {mode}", mine, play(beside(model, **MODES[mode]), requests))
 
 
-def compare_real(board: Scoreboard, path: Path) -> dict[str, float]:
+def compare_real(board: Scoreboard, path: Path) -> float:
     """Three real prompts on a checkpoint, a step ahead and cramped; the smallest margin met."""
     theirs, margins = their_model(path), []
     model, tokenizer, _ = opened(path)
     mix = mix_of(path, theirs.config.vocab_size)[:3]
     engine = ahead(model, num_blocks=8, size=3, rows=2, budget=7)
     engine.tokenizer, engine.eos_ids = tokenizer, ()
-    mine, scores = serve("a step ahead", engine, mix)
-    for i, ((prompt, params), output) in enumerate(zip(mix, mine, strict=True)):
+    scores = watched(engine)
+    mine = play(engine, [(str(i), *request) for i, request in enumerate(mix)])
+    for i, (prompt, params) in enumerate(mix):
+        name, output = f"prompt {i}, a step ahead", mine[str(i)][-1]
         wanted = steps_of(theirs, prompt, output.token_ids)
         two, ids = wanted.topk(2).values, wanted.argmax(-1).tolist()
         margins.append((two[:, 0] - two[:, 1]).min().item())
-        name = f"prompt {i}, a step ahead"
         board.compare(path, "ids, a step ahead", name, *sure_ids(output.token_ids, ids, wanted))
         agree(f"{name}: number of ids", len(output.token_ids), params.max_tokens)
         rows, top = torch.stack(scores[str(i)]), wanted.abs().max()
         board.compare(path, "scores, a step ahead", name, rows / top, wanted / top)
         if tokenizer is not None:
             agree(f"{name}: text", output.text, tokenizer.decode(output.token_ids))
-    return {path.name: min(margins)}
+    return min(margins)

@@ -130,6 +130,7 @@ class DecodeGraphs(DecodeStep):
 
     def record(self, capture: Callable = captured) -> None:
         """Every size, the largest first, so that all share its memory."""
+        self.tell([], [], [], [])  # what is recorded runs too, on nobody's
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
