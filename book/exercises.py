@@ -90,6 +90,7 @@ HUNTS = {
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
+    "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
 }
 
 
@@ -101,6 +102,12 @@ def line_of(day: str) -> dict[str, Any]:
         return any(part in str(said).replace(" ", "") for part in parts)
 
     return {"right": right, "otherwise": otherwise}
+
+
+def padding(sizes: list[int]) -> dict[str, float]:
+    """Rows that are nobody's, for every number of texts that the largest graph holds: Day 24."""
+    more = [min(s for s in sizes if s >= n) - n for n in range(1, max(sizes) + 1)]
+    return {"worst": max(more), "mean": sum(more) / len(more)}
 
 
 def freed_in_order() -> dict[str, Any]:
