@@ -4,6 +4,7 @@
 # make lab     Jupyter Lab on the book
 # make refresh run the notebooks and store their outputs in them
 # make bench   how fast, and in how much memory
+# make bench-gpu  the same of the kernels, on a GPU
 # make pdf     the site as one PDF (needs Chromium)
 # make practice  the notebooks with the answers taken out, in practice/
 # make clean   remove what was built, keep .venv and weights
@@ -22,7 +23,7 @@ MOVED := $(shell [ -L .venv ] || [ ! -s .venv/.installed ] || \
 	{ [ "$$(cat .venv/.installed)" = "$$(pwd -P)" ] && .venv/bin/python -Ec ""; } || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: moved help setup book test site lab refresh bench pdf practice clean
+.PHONY: moved help setup book test site lab refresh bench bench-gpu pdf practice clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -62,6 +63,9 @@ refresh: setup
 
 bench: setup
 	$(RUN) book/bench.py
+
+bench-gpu: setup
+	$(RUN) book/bench_gpu.py
 
 pdf: book
 	$(RUN) book/pdf.py

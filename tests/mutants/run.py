@@ -2,12 +2,8 @@
 
 import ast
 import json
-import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from mutants.catalog import PACKAGE, Mutant
 from mutants.warm import warm
@@ -53,13 +49,8 @@ def run_check(source: str, mutant: Mutant | None) -> Outcome:
 
     The process is new but has the libraries loaded already: nanoserve is not among them.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(PACKAGE, Path(folder) / "nanoserve", copy_function=os.symlink)
-        if mutant:
-            path = Path(folder) / "nanoserve" / f"{mutant.module}.py"
-            path.unlink()  # the link, or the bug would be in the book's own file
-            path.write_text(mutant.source(), "utf-8")
-        return Outcome(*warm().run(folder, source, mutant and mutant.module))
+    planted = mutant and (mutant.module, mutant.source())
+    return Outcome(*warm().run(source, planted))
 
 
 def judge(mutant: Mutant) -> Outcome:

@@ -6,13 +6,16 @@ changes, so that no check sees another's.
 """
 
 import atexit
+import compileall
 import contextlib
 import gc
 import inspect
 import io
 import multiprocessing
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -26,9 +29,14 @@ here = threading.local()
 
 
 class Warm:
-    """The process, from outside."""
+    """The process, from outside, and a copy of the package in which a bug can be planted."""
 
     def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.package = Path(self.folder.name) / PACKAGE.name
+        # One copy for all bugs, compiled once: to make one for each costs more than to run it.
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        compileall.compile_dir(self.package, quiet=2)
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,))
@@ -36,10 +44,18 @@ class Warm:
         theirs.close()
         atexit.register(self.pipe.close)  # and it ends
 
-    def run(self, folder: str, source: str, mutated: str | None) -> tuple:
-        """The fields of the Outcome of `source` with the package in `folder`."""
-        self.pipe.send((folder, source, mutated))
-        return self.pipe.recv()
+    def run(self, source: str, planted: tuple[str, str] | None) -> tuple:
+        """The fields of the Outcome of `source`, with a module's text planted, or as it is."""
+        module, text = planted or (None, "")
+        file = f"{module}.py"
+        if planted:
+            (self.package / file).write_text(text, "utf-8")
+        try:
+            self.pipe.send((self.folder.name, source, module))
+            return self.pipe.recv()
+        finally:
+            if planted:  # with its date, so that what was compiled is good again
+                shutil.copy2(PACKAGE / file, self.package / file)
 
 
 def warm() -> Warm:
@@ -135,6 +151,7 @@ def child(folder: str, source: str, recorded: dict, send) -> None:
     """In the fork: run `source` with the package in `folder`, and send the Outcome's fields."""
     sys.path[:] = [folder, *(p for p in sys.path if Path(p or ".").resolve() != PACKAGE.parent)]
     os.chdir(folder)
+    sys.dont_write_bytecode = True  # of a bug: the next one may be as long, in the same second
     import torch
 
     # torch's pool of threads did not live through the fork. It is made anew here, before the
