@@ -18,7 +18,7 @@ class AheadEngine(Engine):
     """
 
     def begin(self) -> None:
-        """Nothing runs, nothing is kept. Who furnishes the desk calls it."""
+        """Nothing runs and nothing is kept. After furnish."""
         # The newest step: its ids to come, and whose they are.
         self.started: tuple | None = None
         self.kept: list[RequestOutput] = []  # to be told by the next step
@@ -50,8 +50,8 @@ class AheadEngine(Engine):
         (coming, due, got), self.started = self.started, None
         told = []
         for request, token, logprob in zip(due, *coming.result(), strict=True):
-            name = request.request_id
-            if request not in got or self.requests.get(name) is not request:
+            known = self.requests.get(request.request_id)
+            if request not in got or known is not request:
                 continue  # ended before, or aborted: nobody waits for it
             request.tokens[-1] = token
             request.logprobs.append(logprob)

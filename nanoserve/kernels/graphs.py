@@ -58,7 +58,7 @@ def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class DecodeStep:
-    """One more token for each of 1 to `most` texts, in memory that stays."""
+    """A token more for each of 1 to `most` texts, in memory that stays."""
 
     def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
         self.model, self.pool, self.rows = model, pool, rows
@@ -91,12 +91,12 @@ class DecodeStep:
         size, pool = self.pool.block_size, self.pool
         block = reading.tables[row, length // size]
         slots = block * size + length % size
-        cut = self.cut(len(ids))
+        held, cut = (pool.k, pool.v), self.cut(len(ids))
 
         def attend(q, keys, values):
             return paged_attention(q, keys, values, reading, size, *cut)
 
-        return self.model.scores(ids, length, slots, pool.k, pool.v, attend)
+        return self.model.scores(ids, length, slots, *held, attend)
 
     def cut(self, B: int) -> tuple[int, int]:
         """Parts, and keys in each: the fewer texts, the more parts."""
@@ -121,7 +121,7 @@ def captured(step: Callable, memory: tuple | None) -> tuple:
 
 
 class DecodeGraphs(DecodeStep):
-    """A DecodeStep that is recorded for some batches, and played for all."""
+    """A DecodeStep, recorded for some batches and played for all."""
 
     def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
         super().__init__(model, pool, rows)
@@ -152,7 +152,7 @@ class DecodeGraphs(DecodeStep):
         self.step_input.copy_(told, non_blocking=True)
 
     def play(self, count: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores and ids of the first `count` told, until the next play."""
+        """Scores and ids of the first `count`, until the next play."""
         B = next(B for B in self.sizes if count <= B)
         short = B <= FEW and longest < SHORT
         if not self.graphs:  # by the interpreter, which has none
