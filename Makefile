@@ -1,5 +1,6 @@
 # make book    the site, every notebook executed live
 # make test    style, tangle, every notebook and every test
+# make bugs    every planted bug, which make test plants where code has changed
 # make site    the built site in a real browser (needs Chromium)
 # make lab     Jupyter Lab on the book
 # make refresh run the notebooks and store their outputs in them
@@ -23,7 +24,7 @@ MOVED := $(shell [ -L .venv ] || [ ! -s .venv/.installed ] || \
 	{ [ "$$(cat .venv/.installed)" = "$$(pwd -P)" ] && .venv/bin/python -Ec ""; } || echo moved)
 
 .DEFAULT_GOAL := help
-.PHONY: moved help setup book test site lab refresh bench bench-gpu pdf practice clean
+.PHONY: moved help setup book test bugs site lab refresh bench bench-gpu pdf practice clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -51,6 +52,9 @@ test: setup
 	$(RUN) -m ruff check .
 	$(RUN) book/tangle.py --check
 	$(RUN) -m pytest --nbval -n 2 --dist loadscope $(addprefix --ignore ,$(IN_A_BROWSER))
+
+bugs: setup
+	NANOSERVE_ALL_BUGS=1 $(RUN) -m pytest -n 2 tests/test_mutants.py
 
 site: setup
 	$(RUN) -m pytest -n 2 --dist loadscope $(IN_A_BROWSER)

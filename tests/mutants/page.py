@@ -9,6 +9,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
 from mutants.catalog import Mutant, catalog  # noqa: E402
+from mutants.proven import record  # noqa: E402
 from mutants.run import BOOK, Outcome, judge, run_check  # noqa: E402
 
 PAGE = BOOK / "bugs.md"
@@ -40,8 +41,8 @@ has no such part.
 in float64 and for weights, which must be equal. Some checks have tiny or huge inputs on purpose, so
 a text may show less of a bug. It is nan where a result is NaN, and "noticed" where there is no
 difference to measure, such as an error that was not raised. The tables are written by
-`tests/mutants/page.py` from a run, and `make test` runs every row's verdict again; the other
-columns are of the day this page was written.
+`tests/mutants/page.py` from a run, and `make bugs` runs every row's verdict again, as CI does for
+each change; the other columns are of the day this page was written.
 """
 COLUMNS = "| bug | what it looks like | off by | weaker test |\n|---|---|---|---|\n"
 JUDGE_COLUMNS = "| bug | what it looks like |\n|---|---|\n"
@@ -121,6 +122,7 @@ def main() -> None:
     if equivalents:
         text += f"\n## {EQUIVALENT}\n\n" + "\n".join(equivalents) + "\n"
     PAGE.write_text(text, "utf-8")
+    record()
 
 
 if __name__ == "__main__":
