@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from nanoserve.checks.common import agree, attempt, holds
+from nanoserve.checks.generating_pieces import same_logprobs
 from nanoserve.checks.serving import poison
 from nanoserve.engine.ahead import PENDING, AheadEngine
 from nanoserve.engine.desk import new_scheduler
@@ -149,7 +150,4 @@ def check_told(what: str, mine: Told, wanted: Told) -> None:
         for field in ("token_ids", "finished", "finish_reason", "num_cached_tokens"):
             both = ([getattr(output, field) for output in side] for side in (mine[name], theirs))
             agree(f"{what}, {name}: {field} of each step", *both)
-        agree(
-            f"{what}, {name}: logprobs are",
-            *(o[-1].logprobs is not None for o in (mine[name], theirs)),
-        )
+        same_logprobs(f"{what}, {name}", mine[name][-1].logprobs, theirs[-1].logprobs)

@@ -1,6 +1,8 @@
 """T1 to T5 for an engine that plans ahead: company, pools, chunks, blocks, aborts. Day 24."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from nanoserve.checks.serving import watched
 from nanoserve.checks.serving_mix import mix_of, steps_of
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.desk import opened
-from nanoserve.kernels.runner import GPURunner, plain
+from nanoserve.engine.plan import Plan
+from nanoserve.kernels.runner import plain
 from nanoserve.model import Llama
+from nanoserve.sampling import SamplingParams
 
 MODES: dict[str, dict[str, Any]] = {
     "roomy": {},
@@ -51,6 +55,62 @@ def check_modes(board: Scoreboard, theirs: nn.Module, model: Llama) -> None:
             agree(f"{name} {mode}: ids before the end", END in ids[:-1], False)
 
 
+def check_lag(model: Llama) -> None:
+    """A step starts before the one before it is known, and no step is lost or told too late."""
+    engine, happened = ahead(model), []
+    launch = engine.runner.launch
+
+    def watched_launch(plan: Plan) -> SimpleNamespace:
+        due, number = launch(plan), sum(what == "start" for what, _ in happened) + 1
+        happened.append(("start", number))
+
+        def result() -> tuple:
+            happened.append(("known", number))
+            return due.result()
+
+        return SimpleNamespace(result=result)
+
+    engine.runner.launch = watched_launch
+    engine.add_request("a", [1, 2, 5], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True))
+    told = []
+    for _ in range(4):
+        holds("a text that is being written is unfinished", engine.has_unfinished())
+        told.append([len(output.token_ids) for output in engine.step()])
+    agree("tokens told by each step", told, [[], [1], [2], [3]])
+    agree("unfinished after it ended", engine.has_unfinished(), False)
+    wanted = [("start", 1), ("start", 2), ("known", 1), ("start", 3), ("known", 2), ("known", 3)]
+    agree("what happened", happened, wanted)
+
+
+def check_endings(model: Llama) -> None:
+    """Ends by an id: at the last place, at a surprise with a namesake, and under an audit."""
+    greedy = SamplingParams(temperature=0, max_tokens=5, ignore_eos=True)
+    ids = play(beside(model), [("a", [7, 8], greedy)])["a"][-1].token_ids
+    for place in range(5):
+        if ids.index(ids[place]) != place:
+            continue  # it comes before
+        params = replace(greedy, stop_token_ids=(ids[place],))
+        told = play(ahead(model), [("a", [7, 8], params)])["a"][-1]
+        agree(
+            f"ends by id {place} of 5",
+            (told.token_ids, told.finish_reason),
+            (ids[: place + 1], "stop"),
+        )
+    engine, first = ahead(model), replace(greedy, stop_token_ids=(ids[0],))
+    engine.add_request("a", [7, 8], first)
+    while not (outputs := engine.step()):
+        pass
+    agree("the first one's end", outputs[0].finish_reason, "stop")
+    engine.add_request("a", [7, 8], greedy)  # while the step that nobody waits for is on its way
+    outputs = play(engine, [])["a"]
+    agree("ids of its namesake", [o.token_ids for o in outputs], [ids[:n] for n in range(1, 6)])
+    engine.add_request("b", [7, 8], replace(greedy, max_tokens=1))
+    engine.step()
+    engine.audit()
+    holds("what an audit settled must still be told", engine.has_unfinished())
+    agree("told after an audit", [o.token_ids for o in engine.step()], [ids[:1]])
+
+
 def check_aborts(model: Llama) -> None:
     """At any step: told of once, by the next one; what is told before it is true."""
     for when in range(12):
@@ -82,18 +142,6 @@ def check_only_ended(model: Llama) -> None:
         agree("outputs of each that ended", {len(outputs) for outputs in told.values()}, {1})
         for name, (output,) in told.items():
             agree(f"{name}, told when it ended", output.token_ids, whole[name][-1].token_ids)
-
-
-def check_runner(model: Llama) -> None:
-    """The runner of a GPU: token for token the plain engine.
-
-    On a GPU in every mode and with its graphs, by the interpreter for three requests.
-    """
-    there = model.embed.weight.is_cuda
-    for mode in MODES if there else ["roomy"]:
-        requests = asked(7, 8 if there else 3, special=mode == "roomy")
-        mine = play(ahead(model, GPURunner, **MODES[mode]), requests)
-        check_told(f"GPURunner, {mode}", mine, play(beside(model, **MODES[mode]), requests))
 
 
 def compare_real(board: Scoreboard, path: Path) -> float:

@@ -63,7 +63,7 @@ def check_plays(graphs: Stub, most: int) -> None:
     for count in [*range(most, 0, -1)]:
         for longest in (0, SHORT - 1, SHORT):
             rows, lengths = [*range(most)][::-1][:count], [longest] * count
-            law = [[0.5 + i for i in range(count)], [i / 32 for i in range(count)]]
+            law = [[0.5 + i for i in range(count)], [i / 33 for i in range(count)]]
             graphs.tell(rows, lengths, *law)
             left = most - count
             told = [[*range(most)], [1] * most, lengths + [0] * left, rows + [most] * left]

@@ -35,10 +35,9 @@ class AheadEngine(Engine):
         coming = self.runner.launch(plan) if plan.shares else None
         told += self.settle(only_ended)
         if coming is not None:
-            pending = [PENDING] * len(plan.sampling)
-            got = {*self.scheduler.update(plan, pending)}
             due = [share.request for share in plan.sampling]
-            self.started = coming, due, got
+            self.scheduler.update(plan, [PENDING] * len(due))
+            self.started = coming, due
         told += self.aborted.values()
         self.aborted.clear()
         return told
@@ -47,12 +46,11 @@ class AheadEngine(Engine):
         """Wait for the step that was started: what its requests got."""
         if self.started is None:
             return []
-        (coming, due, got), self.started = self.started, None
+        (coming, due), self.started = self.started, None
         told = []
         for request, token, logprob in zip(due, *coming.result(), strict=True):
-            known = self.requests.get(request.request_id)
-            if request not in got or known is not request:
-                continue  # ended before, or aborted: nobody waits for it
+            if self.requests.get(request.request_id) is not request:
+                continue  # it had ended: nobody waits for this one
             request.tokens[-1] = token
             request.logprobs.append(logprob)
             self.end(request)

@@ -122,6 +122,11 @@ class GPURunner:
         temperatures = [0.0 if p.temperature < GREEDY else p.temperature for p in params]
         simple = not self.special
         if simple and len(due) == len(plan.shares) == sum(len(s.ids) for s in plan.shares):
+            # A prompt's last token was never chosen: the card does not have it in its row.
+            known = [(r, s.ids[0]) for r, s in zip(rows, due, strict=True) if s.ids[0] != PENDING]
+            if known:
+                at, ids = self.send([*zip(*known, strict=True)], torch.int64)
+                self.rows.ids[at] = ids
             lengths = [share.start for share in due]
             self.graphs.tell(rows, lengths, temperatures, points)
             _, ids = self.graphs.play(len(due), max(lengths))
