@@ -20,7 +20,7 @@ from nanoserve.checks.kernels_runner import check_runner
 from nanoserve.checks.kernels_steps import made
 from nanoserve.engine.gpu import GPUEngine
 from nanoserve.engine.llm import LLM
-from nanoserve.kernels.runner import GPURunner, plain
+from nanoserve.kernels.runner import GPURunner
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
 
@@ -68,15 +68,6 @@ def test_a_token_that_was_never_chosen_is_sent(model):
         mine, wanted = (play(each, [(name, prompt, GREEDY)]) for each in (engine, plainly))
         assert mine[name][-1].num_cached_tokens == (4 if name == "warm" else 0)
         check_told(name, mine, wanted)
-
-
-def test_what_is_plain():
-    assert plain(SamplingParams(temperature=0.5, seed=1, max_tokens=3, stop_token_ids=(1,)))
-    for rule in (
-        {"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.1}, {"min_tokens": 1}, {"logprobs": 0},
-        {"repetition_penalty": 1.1}, {"presence_penalty": 0.1}, {"frequency_penalty": -0.1},
-    ):  # fmt: skip
-        assert not plain(SamplingParams(max_tokens=2, **rule)), rule
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU is here")

@@ -132,7 +132,7 @@ def play(
         poison(engine)
         step += 1
         holds("all must have ended after 400 steps", step < 400)
-    note(told, engine.step())  # of what was aborted last
+    note(told, attempt("step", engine.step))  # of what was aborted last
     agree("free blocks at the end", engine.num_free_blocks, engine.scheduler.blocks.num_blocks)
     return told
 

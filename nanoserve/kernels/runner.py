@@ -139,9 +139,7 @@ class GPURunner:
         if simple:
             law = self.send([temperatures, points], torch.float64)  # (2, N)
             return self.due(choose(scores, law, at, newest), [{}] * len(due))
-        ids, logprobs = self.draw(scores, due)
-        newest[at] = ids
-        return self.due(ids, logprobs)
+        return self.due(*self.draw(scores, due))  # the host knows these before the next step
 
     def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
         """A packed row of all shares: the scores (N, V) of those due."""
