@@ -88,8 +88,9 @@ HUNTS = {
     "day12": (("sent=len(ready",), "print how much was sent after each token"),
     "day13": (("seeds[",), "what is a text's must be found by the text's number"),
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
-    "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
+    "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
+    "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
     "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
 }
 
@@ -117,3 +118,24 @@ def freed_in_order() -> dict[str, Any]:
         (4, 3, 2, 1, 0): "by the order in which they were freed",
     }
     return {"right": [2, 1, 0, 4, 3], "wrong": wrong}
+
+
+def read_anew(before: int, now: int, size: int) -> dict[str, Any]:
+    """Tokens of a prompt that are read, where the one `before` is its beginning: Day 18."""
+    found = before // size * size
+    wrong = {
+        now - before: "a hit is a whole number of blocks",
+        found: "so many are found, and the others are read",
+        1: "what the last turn added has never been read",
+    }
+    otherwise = "how many whole blocks does the prompt before fill?"
+    return {"right": now - found, "wrong": wrong, "otherwise": otherwise}
+
+
+def found_by_hand(shared: int, length: int, again: int, size: int) -> dict[str, Any]:
+    """Found and read of `length` tokens, some `shared`; read of `again`, all known: Day 18."""
+    found, most = shared // size * size, (again - 1) // size * size
+    wrong = {(shared, length - shared, 1): "a hit is a whole number of blocks"}
+    wrong |= {(found, length - found, n): "somebody must be read, for the scores" for n in (0, 1)}
+    otherwise = "whole blocks, and somebody must be read, for the scores"
+    return {"right": [found, length - found, again - most], "wrong": wrong, "otherwise": otherwise}

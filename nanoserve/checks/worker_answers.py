@@ -124,9 +124,9 @@ def compare_ids(
 
 
 def compare_streams(board: Scoreboard, path: Path) -> dict[str, float]:
-    """Three prompts of a checkpoint at once, against HuggingFace alone; texts in pieces."""
+    """Two prompts of a checkpoint at once, against HuggingFace alone; texts in pieces."""
     theirs = their_model(path)
-    mix = mix_of(path, theirs.config.vocab_size)[:3]
+    mix = mix_of(path, theirs.config.vocab_size)[:2]
     engine = attempt(f"Engine({path.name})", Engine, path, num_blocks=32)
     outputs = answered("streamed", engine, mix)
     if engine.tokenizer is not None:
