@@ -107,6 +107,7 @@ HUNTS = {
     "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
     "day22": (("/BLOCK",), "what does each line know of the padding?"),
     "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
+    "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
     "day25": (("x_ptr+b*N",), "how long is a row of each of the tensors?"),
 }
 
@@ -119,6 +120,12 @@ def line_of(day: str) -> dict[str, Any]:
         return any(part in str(said).replace(" ", "") for part in parts)
 
     return {"right": right, "otherwise": otherwise}
+
+
+def padding(sizes: list[int]) -> dict[str, float]:
+    """Rows that are nobody's, for every number of texts that the largest graph holds: Day 24."""
+    more = [min(s for s in sizes if s >= n) - n for n in range(1, max(sizes) + 1)]
+    return {"worst": max(more), "mean": sum(more) / len(more)}
 
 
 def freed_in_order() -> dict[str, Any]:
