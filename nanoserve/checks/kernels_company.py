@@ -145,10 +145,10 @@ def check_only_ended(model: Llama) -> None:
 
 
 def compare_real(board: Scoreboard, path: Path) -> float:
-    """Three real prompts on a checkpoint, a step ahead and cramped; the smallest margin met."""
+    """Two real prompts on a checkpoint, a step ahead and cramped; the smallest margin met."""
     theirs, margins = their_model(path), []
     model, tokenizer, _ = opened(path)
-    mix = mix_of(path, theirs.config.vocab_size)[:3]
+    mix = mix_of(path, theirs.config.vocab_size)[:2]
     engine = ahead(model, num_blocks=8, size=3, rows=2, budget=7)
     engine.tokenizer, engine.eos_ids = tokenizer, ()
     scores = watched(engine)
