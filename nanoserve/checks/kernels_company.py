@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from nanoserve.checks.common import agree, attempt, holds
+from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.kernels_ahead import END, ahead, asked, beside, check_told, play
 from nanoserve.checks.serving import watched
@@ -109,6 +109,14 @@ def check_endings(model: Llama) -> None:
     attempt("audit", engine.audit)
     holds("what an audit settled must still be told", engine.has_unfinished())
     agree("told after an audit", [o.token_ids for o in attempt("step", engine.step)], [ids[:1]])
+    engine.add_request("c", [7, 8], greedy)
+    attempt("step", engine.step)
+    agree("an abort of nobody", engine.abort("nobody"), False)
+    agree("an abort of one that runs", engine.abort("c"), True)
+    ends = [(o.token_ids, o.finish_reason) for o in attempt("step", engine.step)]
+    agree("told after an abort", ends, [(ids[:1], None), (ids[:1], "abort")])
+    engine.scheduler.blocks.queue.popitem()  # a block is lost
+    must_raise(AssertionError, "audit of books that are false", engine.audit)
 
 
 def check_aborts(model: Llama) -> None:

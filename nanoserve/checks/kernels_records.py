@@ -1,14 +1,16 @@
 """Which steps are recorded, which one plays, and what it is told: without a kernel. Day 24."""
 
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import torch
 
-from nanoserve.checks.common import agree, attempt
+from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.kernels_steps import DEVICE
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.fused import FusedLlama
-from nanoserve.kernels.graphs import FEW, SHORT, DecodeGraphs, Rows, sizes_up_to
+from nanoserve.kernels.graphs import FEW, PARTS, SHORT, DecodeGraphs, Rows, captured, sizes_up_to
 from nanoserve.model import Llama
 
 
@@ -20,8 +22,46 @@ class Stub(DecodeGraphs):
         return torch.full((B, 3), float(len(self.ran))), self.spans[3, :B].long()
 
 
+def check_captured() -> None:
+    """A step runs before it is recorded, and the graph gets the memory that it is given."""
+    happened: list = []
+
+    @contextmanager
+    def recording(graph, pool=None):
+        happened.append(("recording", pool))
+        yield
+        happened.append("recorded")
+
+    def step():
+        happened.append("step")
+        return len(happened)
+
+    fakes = {"graph": recording, "CUDAGraph": lambda: "a graph", "synchronize": lambda: None}
+    with ExitStack() as stack:
+        for name, fake in fakes.items():
+            stack.enter_context(patch(f"torch.cuda.{name}", fake))
+        found = attempt("captured", captured, step, (0, 7))
+    agree("captured", happened, ["step", ("recording", (0, 7)), "step", "recorded"])
+    agree("what captured gives", found, ("a graph", 3))
+
+
+def check_cut(graphs: DecodeGraphs) -> None:
+    """The parts of a text's keys reach all places of its table, and are not too many."""
+    for width in (1, 16, 17, 64, 100, 512, 2100):
+        graphs.rows.tables = torch.zeros(3, width, dtype=torch.int32)
+        places = width * graphs.pool.block_size
+        for B in (1, 2, 8, 15, 16, 40, 63, 64, 256):
+            parts, keys = graphs.cut(B)
+            what = f"cut({B}) of {places} places"
+            holds(f"{what} must be 1 to {PARTS} parts", 1 <= parts <= PARTS)
+            enough = (parts - 1) * keys < places <= parts * keys if keys else parts == 1
+            holds(f"{what} must reach all, and no part be empty", enough, f"{parts} of {keys}")
+        agree("a full batch is not cut", graphs.cut(64), (1, 0))
+
+
 def check_records(model: Llama) -> None:
     """Every size once, the largest first, in one memory; and which graph plays for whom."""
+    check_captured()
     for most in (1, 2, 3, 5, 8, 19):
         agree(
             f"sizes up to {most}",
@@ -55,6 +95,7 @@ def check_records(model: Llama) -> None:
         )
         agree("memory of each graph", given, [None] + [(0, 1)] * (len(sizes) - 1))
         check_plays(graphs, most)
+    check_cut(graphs)
 
 
 def check_plays(graphs: Stub, most: int) -> None:

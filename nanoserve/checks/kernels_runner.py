@@ -46,6 +46,9 @@ def check_mode(model: Llama, mode: str, settings: dict, requests: Sequence[Asked
     if not model.embed.weight.is_cuda:
         engine.runner.graphs.record(Shared(model.config.vocab_size))
     mine = play(engine, requests)
+    engine.add_request("last", [5, 6], SamplingParams(temperature=0, max_tokens=2))
+    play(engine, [])
+    holds(f"{mode}: whoever comes after the rules must be planned ahead", engine.runner.can_lag)
     check_told(f"GPURunner, {mode}", mine, play(beside(model, **settings), requests))
 
 
