@@ -90,6 +90,7 @@ HUNTS = {
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
+    "day26": (("for_inrange(3)",), "print run.cached_tokens of each run"),
 }
 
 
