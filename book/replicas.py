@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import ray
 from openai import APIError, OpenAI
 from ray import serve
 
@@ -51,12 +52,13 @@ def ask(client: OpenAI, i: int, seen: list[int]) -> str:
         seen.append(int(answer.headers["x-process"]))
         for chunk in answer.parse():
             chunks += bool(chunk.choices)
-        return "whole" if chunk.choices[0].finish_reason == "length" else "half"
+        return "whole" if chunk.choices[0].finish_reason else "cut off"
     except APIError as error:
         return f"{type(error).__name__} after {chunks} chunks"
 
 
 if __name__ == "__main__":
+    ray.init(include_dashboard=False)
     serve.run(Replica.bind())
     client, seen = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none", max_retries=0), []
     for kills in (False, True, False, False):

@@ -1,6 +1,5 @@
 """The texts of a timed run are HuggingFace's own, alone and padded, counted exactly. Day 26."""
 
-import tempfile
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
@@ -10,16 +9,14 @@ import torch
 from torch import nn
 
 from nanoserve.bench.clock import Run, said_before, time_engine
-from nanoserve.bench.huggingface import disagreements, their_model, time_theirs
-from nanoserve.bench.workloads import Conversation, Turn, chat
+from nanoserve.bench.huggingface import disagreements, padded, their_model, time_theirs
+from nanoserve.bench.workloads import Conversation, Turn
 from nanoserve.checks.common import F32, agree, attempt, holds
-from nanoserve.checks.generating import sure_ids, their_greedy
-from nanoserve.checks.model import VARIANTS, VOCAB, make
-from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.generating import sure_ids
+from nanoserve.checks.model import VOCAB
+from nanoserve.checks.race_made import by_hand, made_models, made_talks
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.engine import Engine
-from nanoserve.model import Llama
-from nanoserve.reference import transformers
 
 ENGINES: dict[str, dict[str, Any]] = {
     "roomy": {},
@@ -28,28 +25,13 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 
 
-def fitted(conversations: Sequence[Conversation], vocab: int) -> list[Conversation]:
-    """The same conversations in the ids of a small vocabulary."""
-    return [
-        tuple(Turn(tuple(i % vocab for i in turn.ids), turn.new) for turn in talk)
-        for talk in conversations
-    ]
-
-
-def made_models() -> tuple[nn.Module, Llama]:
-    """A made model as HuggingFace has it, and as we do."""
-    theirs = make(VARIANTS[0] | {"max_position_embeddings": 128}).eval()
-    theirs.generation_config = transformers.GenerationConfig()
-    with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(Path(folder) / MADE_UP)
-        return theirs, load(Path(folder) / MADE_UP)
-
-
 def check_made_race(board: Scoreboard) -> None:
-    """Three short chats on a made model: every contestant, what it counts, how it ends."""
+    """Four short chats on a made model: every contestant, what it counts, how it ends."""
     theirs, model = made_models()
-    talks = fitted([talk[:3] for talk in chat(19, 0, 64)], VOCAB)
+    talks = made_talks()
     right = by_hand(theirs, talks)
+    rows = attempt("padded", padded, theirs, [list(talk[0].ids) for talk in talks], 3)
+    agree("how many ids a padded batch of 3 steps has", [len(ids) for ids in rows], [3] * 4)
     for rows in (1, 2, 3):
         what = f"theirs, {rows} at a time"
         run = attempt(what, timed_theirs, theirs, talks, rows)
@@ -66,19 +48,6 @@ def check_made_race(board: Scoreboard) -> None:
             check_idle(what, engine)
     check_broken(model, talks, right)
     check_disagreements(theirs, talks, run)
-
-
-def by_hand(theirs: nn.Module, talks: Sequence[Conversation]) -> list[list[tuple]]:
-    """Each turn's ids and scores, by HuggingFace's generate, alone and without a cache."""
-    found = []
-    for talk in talks:
-        ids, turns = [], []
-        for turn in talk:
-            ids += turn.ids
-            turns.append(their_greedy(theirs, ids, turn.new, ()))
-            ids += turns[-1][0]
-        found.append(turns)
-    return found
 
 
 def timed_ours(engine: Engine, talks: Sequence[Conversation], waits: bool) -> Run:
@@ -164,21 +133,23 @@ def check_broken(model: nn.Module, talks: Sequence[Conversation], right: list) -
 
 @torch.inference_mode()
 def check_disagreements(theirs: nn.Module, talks: Sequence[Conversation], run: Run) -> None:
-    """None in a run and itself; a planted one is found, at its place and with its margin."""
+    """None in a run and itself; planted ones are found, at their places and with their margins."""
     agree("a run and itself", [*disagreements(theirs, talks, run, run)], [])
     answers = [[[*ids] for ids in turns] for turns in run.answers]
-    answers[1][1][2] = wrong = (answers[1][1][2] + 1) % VOCAB
-    answers[1][2] = [0] * len(answers[1][2])  # another text by then, not to be told of
-    answers[2][0][0] = (answers[2][0][0] + 1) % VOCAB
+    planted = ((0, 2, 0), (1, 0, 4), (2, 1, 1), (3, 0, 0))  # conversation, turn, token
+    for i, turn, at in (*planted, (2, 1, 3), (2, 2, 0)):  # of one conversation the first is told
+        answers[i][turn][at] = (answers[i][turn][at] + 1) % VOCAB
     found = attempt("disagreements", lambda: [*disagreements(theirs, talks, Run(answers), run)])
-    places = [where for where, _ in found]
-    agree("where they are", places,
-          ["conversation 1, turn 1, token 2", "conversation 2, turn 0, token 0"])  # fmt: skip
-    text = said_before(talks[1], run.answers[1][:1]) + run.answers[1][1][:2]
-    scores = theirs(torch.tensor([text]), use_cache=False).logits[0, -1]
-    margin = (scores[run.answers[1][1][2]] - scores[wrong]).abs() / scores.abs().max()
-    off = abs(found[0][1] - margin.item())
-    holds(f"the margin must be {margin.item():.6f}", off < 1e-6, f"it is {found[0][1]:.6f}")
+    places = [f"conversation {i}, turn {turn}, token {at}" for i, turn, at in planted]
+    agree("where they are", [where for where, _ in found], places)
+    other = [*disagreements(theirs, talks, run, Run(answers))]
+    agree("what differs, the other way round", other, found)
+    for (i, turn, at), (where, told) in zip(planted, found, strict=True):
+        text = said_before(talks[i], run.answers[i][:turn]) + run.answers[i][turn][:at]
+        scores = theirs(torch.tensor([text]), use_cache=False).logits[0, -1]
+        two = scores[[run.answers[i][turn][at], answers[i][turn][at]]]
+        margin = ((two[0] - two[1]).abs() / scores.abs().max()).item()
+        holds(f"{where}: the margin must be {margin:.6f}", abs(told - margin) < 1e-6, f"{told:.6f}")
 
 
 def check_race(board: Scoreboard, path: Path) -> None:
@@ -187,7 +158,7 @@ def check_race(board: Scoreboard, path: Path) -> None:
     agree("its settings", theirs.generation_config.eos_token_id, None)
     agree("its dtype, and whether it trains", (theirs.dtype, theirs.training), (F32, False))
     vocab = theirs.config.vocab_size
-    talks = fitted([(Turn(tuple(range(n, n * n, n)), 2),) for n in (7, 4)], vocab)
+    talks = [(Turn(tuple(i % vocab for i in range(n, n * n, n)), 2),) for n in (7, 4)]
     ours = attempt("ours", timed_ours, Engine(path, max_num_seqs=2), talks, True)
     beside = attempt("theirs, padded", timed_theirs, theirs, talks, 2)
     for i, (turn,) in enumerate(talks):

@@ -1,10 +1,12 @@
 """The clock of a race on an engine that plays a script, with a time of its own. Day 26."""
 
+import time
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from nanoserve.bench.clock import Run, said_before, time_engine
-from nanoserve.bench.huggingface import waves
+from nanoserve.bench.huggingface import time_theirs, waves
 from nanoserve.bench.workloads import Turn
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.engine.request import RequestOutput
@@ -59,9 +61,9 @@ class Scripted:
         return True
 
 
-def timed(engine: Scripted, ticks: list[int], waits: bool = True) -> Run:
+def timed(engine: Scripted, ticks: list[int], **more: Any) -> Run:
     """A run of the two conversations."""
-    return time_engine(engine, TALKS, 0.5, ticks.append, waits, engine.clock)
+    return time_engine(engine, TALKS, 0.5, ticks.append, clock=engine.clock, **more)
 
 
 def check_clock() -> None:
@@ -69,8 +71,8 @@ def check_clock() -> None:
     engine, ticks = Scripted(SCRIPT), []
     run = attempt("time_engine", timed, engine, ticks)
     agree("the answers", run.answers, [[[5, 6], [4]], [[7, 8, 9]]])
-    agree("new tokens, prompt tokens, cached ones",
-          (run.new_tokens, run.prompt_tokens, run.cached_tokens), (6, 2 + 5 + 2, 1 + 2 + 4))  # fmt: skip
+    counts = run.new_tokens, run.prompt_tokens, run.cached_tokens
+    agree("new tokens, prompt tokens, cached ones", counts, (6, 2 + 5 + 2, 1 + 2 + 4))
     agree("seconds to the first ids", run.first, [1.25, 1.625, 2.375])
     agree("seconds between ids", run.gaps, [0.5, 0.375, 0.0])
     agree("seconds of the whole run", run.seconds, 3.75 + 3 * ASKING)
@@ -98,7 +100,7 @@ def check_asked(asked: dict[str, Any]) -> None:
 def check_quiet(loud: Run) -> None:
     """Without `waits`: the same ids and counts, and no times of ids."""
     engine, ticks = Scripted(SCRIPT), []
-    run = attempt("time_engine, waits=False", timed, engine, ticks, False)
+    run = attempt("time_engine, waits=False", timed, engine, ticks, waits=False)
     agree("answers, told of ends alone", run.answers, loud.answers)
     agree("the sum of what it ticked", sum(ticks), 6)
     agree("the times of ids", (run.first, run.gaps), ([], []))
@@ -118,7 +120,10 @@ def check_error() -> None:
 
 
 def check_books() -> None:
-    """said_before and waves, by hand."""
+    """said_before and waves, by hand; clocks that never go back."""
+    for race in (time_engine, time_theirs):
+        own = signature(race).parameters["clock"].default
+        agree(f"{race.__name__}'s own clock", own, time.perf_counter)
     talk = (Turn((1, 2), 1), Turn((3,), 1), Turn((5,), 1))
     for answers, wanted in (([], [1, 2]), ([[7]], [1, 2, 7, 3]), ([[7], [8]], [1, 2, 7, 3, 8, 5])):
         agree(f"said_before, {len(answers)} answers", said_before(talk, answers), wanted)
