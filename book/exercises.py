@@ -80,6 +80,20 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
     return {"right": right, "wrong": wrong}
 
 
+def norm_bytes(seen: list[tuple[str, int]], row: torch.Tensor) -> dict[str, Any]:
+    """Bytes of a row's norm with its residual, by the operations counted and fused: Day 22."""
+    eager, n = sum(size for _, size in seen), row.nbytes
+
+    def wrong(said: tuple) -> str:
+        eager_said, fused_said = said
+        if abs(fused_said - 4 * n) < n / 9:
+            return "the kernel writes two results" if eager_said else ""
+        missing = eager - 3 * n
+        return "the addition is an operation too" if abs(eager_said - missing) < n / 9 else ""
+
+    return {"right": (eager, 5 * n), "wrong": wrong}
+
+
 # Of a bug hunt: what the line has that is wrong, and what is said of every other line.
 HUNTS = {
     "day08": (("append",), "print the prompt before and after a call"),
@@ -88,8 +102,13 @@ HUNTS = {
     "day12": (("sent=len(ready",), "print how much was sent after each token"),
     "day13": (("seeds[",), "what is a text's must be found by the text's number"),
     "day15": (("table[:i]",), "in which order does the loop go, and what does each turn look at?"),
-    "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day16": (("tokens[-",), "print what the first chunk reads"),
+    "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
+    "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
+    "day22": (("/BLOCK",), "what does each line know of the padding?"),
+    "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
+    "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
+    "day25": (("x_ptr+b*N",), "how long is a row of each of the tensors?"),
     "day26": (("for_inrange(3)",), "print run.cached_tokens of each run"),
 }
 
@@ -104,6 +123,12 @@ def line_of(day: str) -> dict[str, Any]:
     return {"right": right, "otherwise": otherwise}
 
 
+def padding(sizes: list[int]) -> dict[str, float]:
+    """Rows that are nobody's, for every number of texts that the largest graph holds: Day 24."""
+    more = [min(s for s in sizes if s >= n) - n for n in range(1, max(sizes) + 1)]
+    return {"worst": max(more), "mean": sum(more) / len(more)}
+
+
 def freed_in_order() -> dict[str, Any]:
     """The queue of eight blocks after two texts have ended: Day 15."""
     wrong = {
@@ -111,3 +136,46 @@ def freed_in_order() -> dict[str, Any]:
         (4, 3, 2, 1, 0): "by the order in which they were freed",
     }
     return {"right": [2, 1, 0, 4, 3], "wrong": wrong}
+
+
+def read_anew(before: int, now: int, size: int) -> dict[str, Any]:
+    """Tokens of a prompt that are read, where the one `before` is its beginning: Day 18."""
+    found = before // size * size
+    wrong = {
+        now - before: "a hit is a whole number of blocks",
+        found: "so many are found, and the others are read",
+        1: "what the last turn added has never been read",
+    }
+    otherwise = "how many whole blocks does the prompt before fill?"
+    return {"right": now - found, "wrong": wrong, "otherwise": otherwise}
+
+
+def found_by_hand(shared: int, length: int, again: int, size: int) -> dict[str, Any]:
+    """Found and read of `length` tokens, some `shared`; read of `again`, all known: Day 18."""
+    found, most = shared // size * size, (again - 1) // size * size
+    wrong = {(shared, length - shared, 1): "a hit is a whole number of blocks"}
+    wrong |= {(found, length - found, n): "somebody must be read, for the scores" for n in (0, 1)}
+    otherwise = "whole blocks, and somebody must be read, for the scores"
+    return {"right": [found, length - found, again - most], "wrong": wrong, "otherwise": otherwise}
+
+
+def floor_of(parameters: int, bandwidth: float) -> dict[str, Any]:
+    """Milliseconds a token at one byte a weight: Day 25."""
+    right = 1e3 * parameters / bandwidth
+
+    def wrong(ms: float) -> str:
+        if abs(ms / right - 2) < 0.1:
+            return "that is with two bytes a weight"
+        return "milliseconds are wanted" if not 0.01 < ms < 100 else ""
+
+    return {"right": right, "wrong": wrong, "within": 0.02}
+
+
+def one_row_each(config, needed: float, processors: int) -> dict[str, Any]:
+    """Programs of one row of qkv, and how many a processor must hold at once: Day 25."""
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    row = 2 * config.hidden_size  # bytes
+    at_once = math.ceil(needed / processors / row)
+    otherwise = f"{heads} heads of {config.head_dim} rows; a row has {row:,} bytes"
+    close = {(heads * config.head_dim, at_once - 1): "a little less than is needed: round up"}
+    return {"right": (heads * config.head_dim, at_once), "wrong": close, "otherwise": otherwise}

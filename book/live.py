@@ -143,6 +143,8 @@ def execute(name: str, path: Path, text: str, cell: Cell) -> None:
         code = definitions(text, list(cell.parts))
     before, known = dict(vars(live)), sys.modules.get(name)
     sys.modules[name] = live
+    # Who asks for a source already while it is defined, as Triton does, gets this text.
+    linecache.cache[str(path)] = len(text), None, text.splitlines(True), str(path)
     try:
         exec(compile(code, str(path), "exec"), vars(live))
     except BaseException:
@@ -151,6 +153,8 @@ def execute(name: str, path: Path, text: str, cell: Cell) -> None:
         if known is None:
             del sys.modules[name]
         raise
+    finally:
+        linecache.cache.pop(str(path), None)
     home, _, leaf = name.rpartition(".")
     if home in sys.modules:
         setattr(sys.modules[home], leaf, live)

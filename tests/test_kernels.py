@@ -12,15 +12,19 @@ pytest.importorskip("triton")
 
 from tiny import save_tiny
 
+from nanoserve.checks.kernels_attention import MIXED, lengths
+from nanoserve.checks.kernels_few import check_few
+from nanoserve.checks.kernels_late import check_late
+from nanoserve.checks.kernels_row import Row, drawn
+from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
+from nanoserve.checks.law import lawful
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import Reading, paged_attention, reading
+from nanoserve.kernels.attention import paged_attention, reading
 from nanoserve.kernels.choice import choose
-from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows, sizes_up_to
-from nanoserve.kernels.mlp import silu_mul
-from nanoserve.kernels.norm import rms_norm
-from nanoserve.layers import RMSNorm, causal_attention
+from nanoserve.layers import causal_attention
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams, process, sample, uniform
 
@@ -52,59 +56,64 @@ def close(mine: torch.Tensor, exact: torch.Tensor, plain: torch.Tensor) -> None:
         assert error <= 1.05 * (plain.double() - exact).abs().max().item()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("added", [False, True])
-def test_norm(dtype, added):
-    x, delta = (torch.randn(3, 40, device=DEVICE, dtype=dtype) * 3 for _ in "xd")
-    plain = RMSNorm(40, 1e-3).to(DEVICE, dtype)
-    plain.weight.data.uniform_(0.5, 1.5)
-    total = x + delta if added else x.clone()
-    wide = total.double()
-    exact = wide * (wide.pow(2).mean(-1, keepdim=True) + 1e-3).rsqrt() * plain.weight.double()
-    mine = rms_norm(x, plain.weight, 1e-3, delta if added else None)
-    close(mine, exact, plain(total))
-    assert torch.equal(x, total)
+def test_small_kernels():
+    """As Day 22 has them; on a GPU in bf16 too."""
+    board = Scoreboard("the small kernels")
+    check_norms(board), check_gates(board), check_turns(board)
+
+
+def test_the_law():
+    exact = torch.linspace(-3, 3, 4096 * 4, dtype=torch.float64).view(4096, 4)
+    plain = exact.bfloat16()
+    assert lawful(plain, plain, exact) and lawful(exact, plain, exact)
+    assert lawful(exact.float(), plain, exact)
+    bad_row, worse, gone = plain.clone(), exact.bfloat16() * 1.0, plain.clone()
+    bad_row[7] *= 1.5
+    worse[:2048] = (exact[:2048] * 1.002).bfloat16()
+    gone[0, 0] = torch.nan
+    for mine in (bad_row, worse, gone):
+        assert not lawful(mine, plain, exact)
+    off = (worse.double() - exact).abs().max() / (plain.double() - exact).abs().max()
+    small = worse.clone()
+    small[exact.abs() > 2] = plain[exact.abs() > 2]  # the largest error is as it was
+    assert off > 1.05 and not lawful(small, plain, exact)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_silu_mul(dtype):
-    x = torch.randn(2, 2 * 1100, device=DEVICE, dtype=dtype) * 4
-    gate, up = x.chunk(2, -1)
-    wide = gate.double()
-    close(silu_mul(x), wide * wide.sigmoid() * up, torch.nn.functional.silu(gate) * up)
-
-
-SPANS = [(1, 0), (5, 0), (1, 20), (3, 16), (18, 2)]  # new tokens, and those before
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("K", "G", "D"), [(1, 1, 16), (2, 3, 20)])
+@pytest.mark.parametrize(("K", "G", "D"), [(1, 1, 16), (2, 3, 20), (1, 8, 64), (2, 4, 128)])
 @pytest.mark.parametrize("size", [1, 3, 16])
 def test_attention(dtype, K, G, D, size):
     """Prompts, chunks and decode in one row, in a pool that is NaN wherever nobody wrote."""
-    torch.manual_seed(size)
-    free = torch.randperm(120).tolist()
-    keys = torch.full((120 * size, K, D), torch.nan, dtype=dtype, device=DEVICE)
-    values, texts = keys.clone(), []
-    tables = torch.zeros(len(SPANS), 40, dtype=torch.int32)
-    for row, (new, before) in enumerate(SPANS):
-        end = new + before
-        blocks = [free.pop() for _ in range(-(-end // size))]
-        tables[row, : len(blocks)] = torch.tensor(blocks)
-        slots = [blocks[p // size] * size + p % size for p in range(end)]
-        q, k, v = (
-            torch.randn(n, h, D).to(DEVICE, dtype) for n, h in ((new, K * G), (end, K), (end, K))
-        )
-        keys[slots], values[slots] = k, v
-        texts.append([t.transpose(0, 1)[None] for t in (q, k, v)])
-    which = reading(tables.to(DEVICE), [(*span, i) for i, span in enumerate(SPANS)], G)
-    q = torch.cat([q[0].transpose(0, 1) for q, _, _ in texts])
-    plain, exact = (
-        torch.cat([causal_attention(*map(to, t))[0].transpose(0, 1).flatten(1) for t in texts])
-        for to in (lambda t: t, lambda t: t.double())
+    drawn_ones = drawn(MIXED, K, G, D, seed=size)
+    texts = [[x.to(dtype).float() for x in text] for text in drawn_ones]
+    row = Row(texts, size, dtype)
+    wide = ([x.double() for x in text] for text in texts)
+    exact = torch.cat([causal_attention(*text)[0].transpose(0, 1).flatten(1) for text in wide])
+    for cut in ((1,), (3, 0, 16)) if K * G < 8 or DEVICE == "cuda" else ((1,),):
+        close(row.mix(row.reading(), row.q, *cut), exact.to(DEVICE), row.pools)
+
+
+@pytest.mark.parametrize("cut", [(1, 0, 16), (3, 0, 16), (7, 12, 16)])
+def test_attention_at_every_length(cut):
+    Row(drawn(lengths(*range(1, 67)), 1, 1, 16, seed=0), 5).hold(Scoreboard("lengths"), "", *cut)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="a pool of 4 GB")
+def test_attention_far_into_a_large_pool():
+    """More than 2^31 numbers before the text's own."""
+    K, D, size, count = 8, 64, 16, 2**18 + 5
+    keys, values = (
+        torch.full((count * size, K, D), torch.nan, dtype=torch.bfloat16, device=DEVICE)
+        for _ in "kv"
     )
-    for cut in ((1,), (4, 16), (3,), (3, 0, 16)):
-        close(paged_attention(q, keys, values, which, size, *cut), exact, plain)
+    for held in (keys, values):
+        held[-32:] = torch.randn(32, K, D)
+    tables = torch.tensor([[count - 2, count - 1]], dtype=torch.int32, device=DEVICE)
+    q = torch.randn(1, K, D, device=DEVICE, dtype=torch.bfloat16)
+    mine = paged_attention(q, keys, values, reading(tables, [(1, 31, 0)], 1), size)
+    past = (x[-32:].transpose(0, 1)[None] for x in (keys, values))
+    wanted = causal_attention(q.transpose(0, 1)[None], *past).flatten()[None]
+    torch.testing.assert_close(mine, wanted, rtol=0.02, atol=0.02)
 
 
 def test_the_choice_is_the_plain_one():
@@ -142,9 +151,8 @@ def test_a_fused_model_is_the_model_in_chunks(model):
     torch.testing.assert_close(torch.cat(scores), wanted, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("short", [True, False])
-def test_few_texts_and_many_are_the_model(model, short):
-    """Token by token: by the kernels that read the weights once, and by the steps of many rows."""
+def test_steps_of_many_rows_are_the_model(model):
+    """Token by token; a third row is nobody's."""
     texts = torch.randint(97, (2, 5), device=DEVICE)
     wanted = model.logits(model(texts))
     pool = KVPool(model.config, 9, 4, device=DEVICE)
@@ -155,14 +163,17 @@ def test_few_texts_and_many_are_the_model(model, short):
     for place in range(5):
         rows.ids[:2] = texts[:, place]
         graphs.tell([1, 0], [place] * 2, [0.0] * 2, [0.5] * 2)
-        if short:
-            which = Reading(rows.tables, graphs.spans, graphs.tiles[:2], 1)
-            scores = FewTexts(fused, pool, 2).scores(which, rows.ids, place < 4)
-        else:  # a third row is nobody's
-            scores, ids = graphs.step(3, False)
-            assert torch.equal(ids, scores.argmax(-1)) and torch.equal(rows.ids[[1, 0]], ids[:2])
+        scores, ids = graphs.step(3, False)
+        assert torch.equal(ids, scores.argmax(-1)) and torch.equal(rows.ids[[1, 0]], ids[:2])
         here = wanted[[1, 0], place]
         torch.testing.assert_close(scores[:2], here, rtol=1e-5, atol=2e-5)
+
+
+def test_few_texts_are_the_model_and_need_no_memory_too_early():
+    board = Scoreboard("Day 25, one token of a few texts")
+    check_few(board)
+    check_late(board)
+    board.verdict()
 
 
 def test_sizes_of_graphs_reach_every_number():

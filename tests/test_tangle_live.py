@@ -55,6 +55,16 @@ def test_edit_takes_effect_at_once_and_keeps_its_place(reader):
     assert pieces().index("3 * x") < pieces().index("class Norm")
 
 
+def test_a_decorator_finds_the_new_source(reader):
+    noted = (
+        "import inspect\n\n\ndef noted(f):\n    f.said = inspect.getsource(f)\n    return f\n\n\n"
+    )
+    source = SCALE.replace("def", noted + "@noted\ndef")
+    for number in "34":
+        assert reader.run(source.replace("2 *", f"{number} *")) is None
+        assert f"return {number} * x" in reader["scale"].said
+
+
 def test_new_helper_stands_beside_its_neighbour(reader):
     helper = "def helper(x):\n    return x\n\n\n"
     assert reader.run(SCALE.replace("def", helper + "def").replace("2 *", "helper(x) *")) is None

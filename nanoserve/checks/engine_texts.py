@@ -13,7 +13,7 @@ from torch import nn
 from nanoserve.checks import text_made
 from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating_pieces import GREEDY
-from nanoserve.checks.model import SIZES, VARIANTS
+from nanoserve.checks.model import LAYERS, SIZES, VARIANTS
 from nanoserve.checks.serving import hear
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.llm import LLM
@@ -27,13 +27,14 @@ NEW = 24
 
 
 @contextmanager
-def checkpoint() -> Iterator[Path]:
+def checkpoint(layers: int = LAYERS) -> Iterator[Path]:
     """A folder with a made model, a byte-level tokenizer with a template, and two ends."""
     with tempfile.TemporaryDirectory() as folder:
         path = text_made.save(Path(folder) / "made", "byte level")
         theirs = transformers.AutoTokenizer.from_pretrained(path)
         torch.manual_seed(3)
         sizes = SIZES | VARIANTS[1] | {"vocab_size": len(theirs), "max_position_embeddings": 128}
+        sizes["num_hidden_layers"] = layers
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
         for p in model.parameters():
             nn.init.normal_(p.data, 1.0 if p.dim() == 1 else 0.0, p.shape[-1] ** -0.5)

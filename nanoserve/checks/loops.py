@@ -19,11 +19,11 @@ QUIET = 20  # tenths of a second, one after another, in which a process that han
 LONGEST = 60.0  # seconds, for what runs in circles
 
 
-def on_a_loop(what: str, main: Callable[[], Coroutine]) -> Any:
+def on_a_loop(what: str, main: Callable[[], Coroutine], debug: bool = True) -> Any:
     """What a coroutine gives, on a loop and in a thread of its own: here one may run already.
 
     AssertionError where it fails, hangs, or leaves a task or a thread. The loop is in asyncio's
-    debug mode, which refuses what another thread does to it.
+    debug mode, which refuses what another thread does to it, and doubles the time of a socket.
     """
     future, before = Future(), {*threading.enumerate()}
 
@@ -36,7 +36,7 @@ def on_a_loop(what: str, main: Callable[[], Coroutine]) -> Any:
 
     def work() -> None:
         try:
-            future.set_result(asyncio.run(watched(), debug=True))
+            future.set_result(asyncio.run(watched(), debug=debug))
         except BaseException as error:
             future.set_exception(error)
 

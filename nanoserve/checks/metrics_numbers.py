@@ -46,7 +46,8 @@ def read(text: bytes | str) -> dict[str, Any]:
 
 def worker_of(**now: Any) -> Any:
     """What Metrics sees of an AsyncEngine: counts, stats, and the mailbox's watch."""
-    stats = Stats(running=3, waiting=2, free_blocks=6, num_blocks=8, steps=1, failures=0)
+    # Some of those who wait are still on their way to the engine, which knows of one.
+    stats = Stats(running=3, waiting=1, free_blocks=6, num_blocks=8, steps=1, failures=0)
     mail = Mailbox(lambda: None)
     mail.loop = SimpleNamespace(call_soon_threadsafe=lambda wake: None)
     worker = SimpleNamespace(running=3, waiting=2, thread=SimpleNamespace(mail=mail), **now)

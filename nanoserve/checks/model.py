@@ -101,7 +101,7 @@ def check_promises_of(theirs: nn.Module) -> None:
 def make(variant: dict) -> nn.Module:
     """HuggingFace's model of these sizes, with seeded weights and gains that are not all 1."""
     torch.manual_seed(3)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES, **variant))
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES | variant))
     for p in model.parameters():
         if p.dim() == 1:
             nn.init.uniform_(p.data, 0.5, 1.5)

@@ -34,6 +34,7 @@ PARAMS = (  # the first three are HuggingFace's to judge
         HOT, seed=8, max_tokens=13, top_k=40, min_tokens=6, stop_token_ids=tuple(range(0, 500, 3))
     ),
 )
+ARRIVALS = 30  # of the soak
 PLAIN = {"enable_prefix_caching": False}  # what is read again is read
 ROOMY = PLAIN | {"num_blocks": 64}
 CRAMPED: dict[str, dict[str, Any]] = {
@@ -70,7 +71,7 @@ def streams(what: str, engine: Engine, mix: Mix) -> tuple[Streams, Scores]:
 
 def check_preempted(board: Scoreboard) -> dict[str, float]:
     """Every mode on a made checkpoint with a tokenizer; the smallest margin of the greedy ones."""
-    with checkpoint() as path:
+    with checkpoint(layers=2) as path:
         theirs, engine = their_model(path), Engine(path, **ROOMY)
         model, mix = engine.model, mix_of(engine)
         free = [generate(model, ids, params) for ids, params in mix]
@@ -121,7 +122,7 @@ def check_soak(path, mix: Mix, roomy: Streams) -> None:
     """Arrivals and aborts between any two steps: who was left alone is told what it was alone."""
     engine = Engine(path, block_size=4, num_blocks=10, max_num_batched_tokens=9, **PLAIN)
     draw, heard, ended, halfway = random.Random(1), defaultdict(list), set(), 0
-    due, left = 0, 40
+    due, left = 0, ARRIVALS
     while left or engine.has_unfinished():
         while left and draw.random() < 0.4:
             left -= 1
@@ -142,7 +143,7 @@ def check_soak(path, mix: Mix, roomy: Streams) -> None:
     agree("soak: free blocks at the end", engine.num_free_blocks, 10)
     holds("the soak must stop many", engine.scheduler.num_preemptions > 9)
     holds("the soak must abort some that were stopped", halfway > 2, f"{halfway} of them")
-    agree("soak: requests told of", len(heard), 40)
+    agree("soak: requests told of", len(heard), ARRIVALS)
     for name, outputs in heard.items():
         alone = roomy[name.split()[1]]
         if name in ended:

@@ -15,7 +15,7 @@ from nanoserve.checks.generating_pieces import GREEDY, passes
 from nanoserve.checks.model import VARIANTS, VOCAB, make
 from nanoserve.checks.model_loading import load
 from nanoserve.checks.serving import SAMPLED, check_served, run, serve
-from nanoserve.checks.serving_mix import TEXTS, steps_of
+from nanoserve.checks.serving_mix import mix_of, steps_of, with_their_weights
 from nanoserve.comparison import MADE_UP, Scoreboard
 from nanoserve.engine.engine import Engine
 from nanoserve.generate import generate
@@ -37,7 +37,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 def check_made(board: Scoreboard) -> dict[str, float]:
     """All of it on one made model; the smallest margin that was met."""
-    theirs = make(VARIANTS[0] | {"max_position_embeddings": 128}).eval()
+    theirs = make(VARIANTS[0] | {"max_position_embeddings": 128, "num_hidden_layers": 2}).eval()
     theirs.generation_config = transformers.GenerationConfig()
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(Path(folder) / MADE_UP)
@@ -60,9 +60,9 @@ def check_made(board: Scoreboard) -> dict[str, float]:
     return {MADE_UP: (two[:, 0] - two[:, 1]).min().item()}
 
 
-def ask(engine: Engine, prompt: Sequence[int], **more: Any) -> Any:
+def ask(engine: Engine, prompt: Sequence[int], most: int = NEW, **more: Any) -> Any:
     """The last output of one request, alone in the engine."""
-    params = replace(GREEDY, max_tokens=NEW)
+    params = replace(GREEDY, max_tokens=most)
     attempt("add_request", engine.add_request, "one", list(prompt), params, **more)
     output = run(engine)["one"]
     attempt("audit", engine.audit)
@@ -93,14 +93,14 @@ def check_hits(model: Llama, rows: list[list[int]]) -> None:
                 what = f"{length} tokens in blocks of {size}, asked {times} times"
                 kept = shared(engine)
                 with passes(model) as seen:
-                    output = ask(engine, prompt)
+                    output = ask(engine, prompt, most=2)
                 holds(
                     f"{what}: what others may find must not be written to", unchanged(engine, kept)
                 )
                 agree(f"{what}: cached", output.num_cached_tokens, cached)
                 first = length - cached, cached, length - 1
                 agree(f"{what}: what the first pass reads, and where", seen[0], first)
-                agree(f"{what}: passes", len(seen), NEW)
+                agree(f"{what}: passes", len(seen), 2)
                 agree(f"{what}: free blocks", engine.num_free_blocks, 90)
                 texts.append(output.token_ids)
             agree(f"{length} tokens in blocks of {size}: ids, warm and cold", texts, texts[:1] * 3)
@@ -164,17 +164,20 @@ def check_chunks(model: Llama, rows: list[list[int]]) -> None:
 
 def compare_checkpoint(board: Scoreboard, path: Path) -> dict[str, float]:
     """A prompt, the same again, and one that parts from it: ids and scores; the smallest margin."""
-    engine = attempt(f"Engine({path})", Engine, path, num_blocks=12)
-    theirs, vocab, n = their_model(path), engine.model.config.vocab_size, 33
-    ids = torch.randint(min(500, vocab), (n,), generator=torch.Generator().manual_seed(0)).tolist()
-    if engine.tokenizer is not None:
-        ids = (engine.tokenizer.encode(TEXTS[3]) * n)[:n]
-    params, margins = replace(GREEDY, max_tokens=3), []
-    asked = [ids, ids, [*ids[:20], *ids[:9]]]
+    theirs, known, margins = their_model(path), {}, []
+    ids = mix_of(path, theirs.config.vocab_size)[7][0]  # of all the longest, or seven tokens
+    ids = (ids * 9)[:9]
+    model = with_their_weights(theirs, path)
+    engine = attempt(f"Engine on {path.name}", Engine, model, block_size=4, num_blocks=12)
+    params = replace(GREEDY, max_tokens=2)
+    asked = [ids, ids, [*ids[:5], *ids[:3]]]
     mine, scores = serve("a prompt again", engine, [(prompt, params) for prompt in asked])
-    agree("cached, of three that begin alike", [o.num_cached_tokens for o in mine], [0, 32, 16])
+    agree("cached, of three that begin alike", [o.num_cached_tokens for o in mine], [0, 8, 4])
     for i, output in enumerate(mine):
-        steps = steps_of(theirs, output.prompt_token_ids, output.token_ids)
+        text = output.prompt_token_ids, output.token_ids
+        if str(text) not in known:
+            known[str(text)] = steps_of(theirs, *text)
+        steps = known[str(text)]
         two, best, name = steps.topk(2), steps.argmax(-1).tolist(), f"prompt {i}"
         margins.append((two.values[:, 0] - two.values[:, 1]).min().item())
         board.compare(path, "ids", name, *sure_ids(output.token_ids, best, steps))

@@ -132,8 +132,38 @@ def check_schedules(rounds: int = 150, depth: int = 4) -> None:
     holds("some of these schedules must run out of blocks", stopped > 5, f"{stopped} did")
 
 
+def check_found_is_not_read() -> None:
+    """A step's budget goes to what is read: two that find all but a token fit into one step."""
+    paper = Paper(num_blocks=16, size=2, rows=3, budget=4, caching=True)
+    params, text = SamplingParams(max_tokens=1, seed=0), [i % LETTERS for i in range(8)]
+    paper.add(text, params)
+    while paper.alive:
+        paper.step()
+    for last in range(2):
+        paper.add([*text, last], params)
+    read = [len(share.ids) for share in paper.step().shares]
+    agree("tokens that two read who find eight of nine, 4 tokens a step", read, [1, 1])
+    paper.check_end()
+
+
+def check_own_work_is_found() -> None:
+    """Who is stopped and comes back at once finds all full blocks, its answer's too."""
+    paper = Paper(num_blocks=8, size=2, rows=2, budget=9, caching=True)
+    paper.add([0, 1, 2], SamplingParams(max_tokens=6, seed=0))
+    for _ in range(4):
+        paper.step()
+    paper.scheduler.preempt()
+    (share,) = paper.step().shares
+    agree("where one of seven tokens reads on after a stop", share.start, 6)
+    while paper.alive:
+        paper.step()
+    paper.check_end()
+
+
 def check_cached_schedules(rounds: int = 80) -> None:
     """The same with a cache of prefixes, and texts that often begin alike: Day 18."""
+    check_found_is_not_read()
+    check_own_work_is_found()
     papers = [random_schedule(seed, caching=True) for seed in range(rounds)]
     stopped = sum(sum(paper.stopped.values()) for paper in papers)
     holds("some of these schedules must run out of blocks", stopped > 5, f"{stopped} did")

@@ -41,6 +41,7 @@ def check_hangups(engine: Engine) -> None:
                 for stream in (True, False):
                     for moment in (0, 1, 4):
                         check_moment(local, steps, path, stream, moment)
+            check_several(local, steps)
             check_waiting(local, engine, steps)
             check_full(local, engine, steps)
         finally:
@@ -61,6 +62,27 @@ def check_moment(local: Local, steps: Stepped, path: str, stream: bool, moment: 
     steps.go(2)  # the one that was under way, and the one that tells of it
     agree(f"{what}: free blocks a step later", engine.num_free_blocks, blocks)
     agree(f"{what}: requests", engine.has_unfinished(), False)
+
+
+def check_several(local: Local, steps: Stepped) -> None:
+    """A hang-up ends all answers to a request, also those that wait.
+
+    Met in https://github.com/vllm-project/vllm/pull/14512, where the others ran on.
+    """
+    engine, commands = steps.engine, local.worker.thread.commands
+    blocks = engine.num_free_blocks
+    for stream in (True, False):
+        what = f"three answers, {'a stream' if stream else 'whole'}"
+        body = {"n": 3, "stream": stream, "max_tokens": 30, "ignore_eos": True}
+        there = local.raw("/v1/completions", PATHS["/v1/completions"] | body)
+        wait_for(what, local, lambda: len(local.worker.flying) == 3)
+        steps.go(2)  # one may be under way before the others are heard of
+        agree(f"{what}: requests in the engine", len(engine.requests), 3)
+        hang_up(there)
+        wait_for(f"{what}: three aborts", local, lambda: commands.qsize() == 3)
+        steps.go(2)
+        agree(f"{what}: requests", engine.has_unfinished(), False)
+        agree(f"{what}: free blocks", engine.num_free_blocks, blocks)
 
 
 def wait_for(what: str, local: Local, there: Any) -> None:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from nanoserve.checks.common import agree, holds
+from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.server_local import MODEL, Local, served
 from nanoserve.engine.engine import Engine
 
@@ -90,24 +90,33 @@ def check_refusals(engine: Engine) -> None:
     with served(engine, api_key="a key", max_body=100_000) as local:
         check_key(local)
         local.http.headers["Authorization"] = "Bearer a key"
-        for path, body, field in WRONG:
-            # Before the 200, in either case; options of a stream belong to one.
-            for stream in (False,) if "stream_options" in body else (False, True):
-                said = {"stream": stream} | body
-                check_wrong(local, path, said, field)
+        for i, (path, body, field) in enumerate(WRONG):
+            # Before the 200, also of a stream; but options of one are refused without one.
+            stream = "stream_options" not in body and i % 2 == 0
+            check_wrong(local, path, {"stream": stream} | body, field)
         for name, value in OFF.items():
             for path, body in ((TEXT, {"prompt": "x"}), (CHAT, {"messages": TALK})):
                 check_wrong(local, path, {**body, name: value, "max_tokens": 1}, name)
         check_bodies(local)
         agree("requests that came to the engine", local.worker.stats().steps, 0)
         check_accepted(local)
+        check_closing(local)
+    holds("with the server its engine's thread must end", not local.worker.thread.is_alive())
+
+
+def check_closing(local: Local) -> None:
+    """A server that is to end says so to who asks: no fault of theirs, and none of ours."""
+    local.worker.stopping = True
+    error = error_of("a closing server", local.http.post(TEXT, json={"prompt": "x"}), 503)
+    agree("its type", error["type"], "server_error")
+    agree("its health", local.http.get("/health").status_code, 503)
 
 
 def check_wrong(local: Local, path: str, body: dict[str, Any], field: str | None) -> None:
     """Refused, by the name of the field."""
     kind = {"Content-Type": "application/json"}
-    answer = local.http.post(path, content=json.dumps(body), headers=kind)
-    what = f"{path} of {body!r:.80}"
+    what, data = f"{path} of {body!r:.80}", json.dumps(body)
+    answer = attempt(what, lambda: local.http.post(path, content=data, headers=kind))
     error = error_of(what, answer, 400)
     agree(f"{what}: type", error["type"], "invalid_request_error")
     if field:

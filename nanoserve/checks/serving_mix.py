@@ -13,7 +13,11 @@ from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.generating_pieces import GREEDY
 from nanoserve.checks.serving import Mix, serve
 from nanoserve.comparison import Scoreboard
+from nanoserve.config import ModelConfig
 from nanoserve.engine.engine import Engine
+from nanoserve.model import Llama
+from nanoserve.products import use_onednn
+from nanoserve.reference import our_name
 
 TEXTS = (  # 3 to 33 tokens of SmolLM2, and two that begin alike
     "The capital of France is",
@@ -48,6 +52,17 @@ def mix_of(path: Path, vocab: int) -> Mix:
         rows = torch.randint(min(500, vocab), (8, 33), generator=seeded).tolist()
         prompts = [row[:n] for row, n in zip(rows, (1, 3, 5, 8, 15, 16, 17, 33), strict=True)]
     return [(ids, replace(GREEDY, max_tokens=3 + i % 3)) for i, ids in enumerate(prompts)]
+
+
+def with_their_weights(theirs: nn.Module, path: Path) -> Llama:
+    """Our model of the checkpoint, on the tensors that HuggingFace has loaded: no second load."""
+    with torch.device("meta"):
+        model = Llama(ModelConfig.from_pretrained(path))
+    names = {name for name, _ in model.named_parameters()}
+    read = {our_name(name): p for name, p in theirs.named_parameters()}
+    model.load_state_dict({name: read[name] for name in names}, assign=True)
+    use_onednn(model)  # as an engine does that loads it
+    return model.requires_grad_(False).eval()
 
 
 @torch.inference_mode()

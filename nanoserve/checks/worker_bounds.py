@@ -7,13 +7,13 @@ from dataclasses import replace
 from nanoserve.checks.common import agree, holds
 from nanoserve.checks.loops import Gate, Watched, on_a_loop
 from nanoserve.checks.serving import GREEDY
+from nanoserve.checks.worker_idle import PROMPT, SHORT, TWO, check_arguments, check_idle, refusal
+from nanoserve.checks.worker_parts import Ears
 from nanoserve.model import Llama
 from nanoserve.server.answer import Busy
 from nanoserve.server.worker import AsyncEngine
 
-TWO = {"num_blocks": 14, "block_size": 4, "max_num_seqs": 2}
-SHORT, NINE = replace(GREEDY, max_tokens=2), replace(GREEDY, max_tokens=9)
-PROMPT = [3, 1, 4]
+NINE = replace(GREEDY, max_tokens=9)
 
 
 def check_bounds(model: Llama) -> None:
@@ -27,25 +27,13 @@ def check_bounds(model: Llama) -> None:
     check_arguments(model)
 
 
-async def refusal(error: type[Exception], what: str, served: AsyncEngine, *asked) -> Exception:
-    """The error with which submit refuses. AssertionError if it does not, or by another."""
-    try:
-        await served.submit(*asked)
-    except error as refused:
-        return refused
-    except Exception as other:
-        raise AssertionError(f"{what}: {error.__name__} is wanted, not {other!r}") from other
-    raise AssertionError(f"{what}: {error.__name__} is wanted, and nothing was raised")
-
-
 def check_the_loop_turns(model: Llama) -> None:
     """A step that ends only when the loop has answered five times, while it ran."""
     engine, healthy = Watched(model, **TWO), threading.Semaphore(0)
 
     def step_needs_the_loop() -> None:
-        for _ in range(5):
-            if not healthy.acquire(timeout=20):
-                raise TimeoutError("the loop stood still while a step ran")
+        if not all(healthy.acquire(timeout=20) for _ in range(5)):
+            raise TimeoutError("the loop stood still while a step ran")
 
     async def health() -> None:
         while True:
@@ -70,7 +58,9 @@ def check_refused_meanwhile(model: Llama) -> None:
     engine = Watched(model, **TWO)
 
     async def main() -> None:
-        async with AsyncEngine(engine, max_waiting=9) as served, Gate(engine) as gate:
+        served = AsyncEngine(engine, max_waiting=9)
+        ears = served.thread.mail.watch = Ears(served.thread.commands.empty)
+        async with served, Gate(engine) as gate:
             answer = await served.submit(PROMPT, SHORT, "one")
             await gate.arrived()
             asked = {
@@ -90,6 +80,8 @@ def check_refused_meanwhile(model: Llama) -> None:
             ids = [1, 2]
             later = await served.submit(ids, SHORT)
             ids[:] = [999_999]  # the caller's own
+            agree("told to the Watch by submit", ears.names, ["one", later.request_id])
+            holds("it must be told before the engine's thread is", ears.seen[-1])
             gate.open()
             outputs = [await answer.last(), await later.last()]
             agree("prompts", [output.prompt_token_ids for output in outputs], [PROMPT, [1, 2]])
@@ -116,8 +108,7 @@ def check_places(model: Llama, waiting: int) -> None:
             agree(f"{what}: who runs and waits", (served.running, served.waiting), (2, waiting))
             await refusal(Busy, what, served, PROMPT, NINE)
             await answers[0].aclose()
-            await gate.step()
-            await gate.step()  # in which the abort is told
+            await gate.step(2)  # in the second the abort is told
             answers[0] = await served.submit(PROMPT, NINE)
             gate.open()
             for answer in answers:
@@ -158,42 +149,9 @@ def check_the_mail(model: Llama) -> None:
             await answers[0].last()
             await served.idle.wait()
             told = [output async for output in answers[1]]  # read after its end
-            agree("outputs of an answer that is read at its end", len(told), 1)
-            agree("its ids", len(told[0].token_ids), 25)
+            agree(
+                "ids of an answer that is read at its end", [len(t.token_ids) for t in told], [25]
+            )
 
     on_a_loop("a loop that is away", main)
     engine.check("a loop that is away")
-
-
-def check_idle(model: Llama) -> None:
-    """An engine without requests makes no steps."""
-    engine = Watched(model, **TWO)
-
-    async def main() -> None:
-        async with AsyncEngine(engine) as served:
-            await asyncio.sleep(0.02)
-            agree("steps of an engine that was asked nothing", engine.calls, 0)
-            await (await served.submit(PROMPT, SHORT)).last()
-            await asyncio.sleep(0.02)
-            agree("steps for two tokens", (engine.calls, served.stats().steps), (2, 2))
-
-    on_a_loop("an idle engine", main)
-
-
-def check_arguments(model: Llama) -> None:
-    """What is not honoured is refused; another loop is told of."""
-    for waiting in (-1, 1.5, True, None):
-        try:
-            AsyncEngine(Watched(model, **TWO), waiting)
-        except ValueError:
-            continue
-        raise AssertionError(f"max_waiting {waiting!r}: ValueError is wanted, nothing was raised")
-    served = AsyncEngine(Watched(model, **TWO))
-
-    async def main() -> None:
-        await served.start()
-        elsewhere = refusal(RuntimeError, "another loop", served, PROMPT, SHORT)
-        await asyncio.to_thread(asyncio.run, elsewhere)
-        await served.stop()
-
-    on_a_loop("a request from another loop", main)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.loops import on_a_loop
 from nanoserve.engine.request import RequestOutput
-from nanoserve.server.answer import EngineError, Mailbox, Slot
+from nanoserve.server.answer import Answer, EngineError, Mailbox, Slot, Watch
 
 
 class NoLoop:
@@ -21,23 +22,43 @@ class NoLoop:
     call_soon = call_soon_threadsafe
 
 
+class Ears(Watch):
+    """A Watch that keeps what it hears."""
+
+    def __init__(self, look: Callable[[], Any] = lambda: None):
+        self.names: list[str] = []
+        self.news: list[dict] = []
+        self.look, self.seen = look, []  # what was so when somebody was let in
+
+    def asked(self, name: str) -> None:
+        self.names.append(name)
+        self.seen.append(self.look())
+
+    def told(self, news: dict) -> None:
+        self.news.append(dict(news))
+
+
 def output(n: int, finished: bool = False) -> RequestOutput:
     """One that has n tokens."""
     return RequestOutput("a", [1], [7] * n, finished=finished)
 
 
 def check_parts() -> None:
-    """Both."""
+    """All three."""
     check_mailbox()
     check_slot()
+    check_closed()
 
 
 def check_mailbox() -> None:
     """Three puts, one wake-up, the newest of each; after a take it wakes again."""
     box, loop = Mailbox(check_mailbox), NoLoop()
-    box.loop = loop
-    for told in ({}, {"A": 1, "B": 1}, {"A": 2}, {}, {"B": 2, "C": 1}):
+    box.loop, box.watch = loop, Ears()
+    puts = ({}, {"A": 1, "B": 1}, {"A": 2}, {}, {"B": 2, "C": 1})
+    for told in puts:
         attempt("Mailbox.put", box.put, told)
+    heard = [told for told in box.watch.news if told]
+    agree("told to the Watch by Mailbox.put, each time", heard, [told for told in puts if told])
     agree("wake-ups before the mail is taken", len(loop.called), 1)
     holds("what is called on the loop must be `wake`", loop.called[0] is check_mailbox)
     taken = attempt("Mailbox.take", box.take)
@@ -73,3 +94,18 @@ def check_slot() -> None:
         agree("what is read after an error", await failed.get(), None)
 
     on_a_loop("a slot", main)
+
+
+def check_closed() -> None:
+    """An answer that is closed gives nothing more, also of what was there to be read."""
+
+    async def main() -> None:
+        aborts = []
+        answer = Answer("a", lambda: aborts.append("a"))
+        answer.put(output(1))
+        await answer.aclose()
+        answer.put(output(2))
+        agree("what is read of a closed answer", [each async for each in answer], [])
+        agree("its aborts", aborts, ["a"])
+
+    on_a_loop("a closed answer", main)

@@ -1,4 +1,7 @@
-"""An engine that plans the next step while this one runs."""
+"""An engine that plans the next step while this one runs.
+
+Built in the book: day24. Edit there, then run book/tangle.py.
+"""
 
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.request import Request, RequestOutput
@@ -9,27 +12,32 @@ PENDING = -1  # a token that the card knows, and the host does not yet
 class AheadEngine(Engine):
     """An Engine whose runner starts a step and does not wait for it.
 
-    The host lags one step: it starts step n before it knows what step n - 1 chose. A request that
-    ended there without the host knowing is in step n once too often, and what it got is dropped.
+    The host lags one step: it starts step n before it knows what step
+    n - 1 chose. A request that ended there without the host knowing is
+    in step n once too often, and what it got is dropped.
     """
 
     def begin(self) -> None:
-        """Nothing is on its way, and nothing is kept. Whoever furnishes the desk calls it."""
-        self.started: tuple | None = None  # the newest step: its ids to come, and whose they are
-        self.kept: list[RequestOutput] = []  # to be told of by the next step
+        """Nothing runs and nothing is kept. After furnish."""
+        # The newest step: its ids to come, and whose they are.
+        self.started: tuple | None = None
+        self.kept: list[RequestOutput] = []  # to be told by the next step
 
     def step(self, only_ended: bool = False) -> list[RequestOutput]:
         """Start a step, and tell what the one before it gave."""
-        told, self.kept = self.kept, []
+        kept, self.kept = self.kept, []
+        told = [o for o in kept if o.finished or not only_ended]
         if not self.runner.can_lag:
-            # Penalties and the like look at every token so far: nothing may be on its way.
+            # Penalties and the like look at every token so far: nothing
+            # may be on its way.
             told += self.settle(only_ended)
         plan = self.scheduler.schedule()
         coming = self.runner.launch(plan) if plan.shares else None
         told += self.settle(only_ended)
         if coming is not None:
-            got = {*self.scheduler.update(plan, [PENDING] * len(plan.sampling))}
-            self.started = coming, [s.request for s in plan.sampling], got
+            due = [share.request for share in plan.sampling]
+            self.scheduler.update(plan, [PENDING] * len(due))
+            self.started = coming, due
         told += self.aborted.values()
         self.aborted.clear()
         return told
@@ -38,20 +46,24 @@ class AheadEngine(Engine):
         """Wait for the step that was started: what its requests got."""
         if self.started is None:
             return []
-        (coming, due, got), self.started = self.started, None
+        (coming, due), self.started = self.started, None
         told = []
         for request, token, logprob in zip(due, *coming.result(), strict=True):
-            if request in got and self.requests.get(request.request_id) is request:
-                request.tokens[-1] = token
-                request.logprobs.append(logprob)
-                self.end(request)
-                self.write(request)
-                if request.finish_reason or not only_ended:
-                    told.append(self.output(request))
+            if self.requests.get(request.request_id) is not request:
+                continue  # it had ended: nobody waits for this one
+            request.tokens[-1] = token
+            request.logprobs.append(logprob)
+            self.end(request)
+            self.write(request)
+            if request.finish_reason or not only_ended:
+                told.append(self.output(request))
         return told
 
     def end(self, request: Request) -> None:
-        """Its newest token is known: is it the last? Its length was seen when the step began."""
+        """Whether its newest token, known now, is its last.
+
+        That it is full was seen when the step began.
+        """
         reason = request.ending()
         if reason and request.finish_reason is None:
             self.scheduler.finish(request, reason)
@@ -59,7 +71,7 @@ class AheadEngine(Engine):
             request.finish_reason = reason
 
     def has_unfinished(self) -> bool:
-        """Whether a request waits or runs, or the next step has something to tell."""
+        """Whether a request runs, or the next step has news."""
         return bool(self.requests or self.kept)
 
     def abort(self, request_id: str) -> bool:

@@ -54,7 +54,7 @@ class Record:
     furthest: dict[Request, int] = field(default_factory=dict, repr=False, compare=False)
 
     def note(self, plan: Plan, held: int) -> None:
-        """One step more."""
+        """One step more, with so many blocks held in it."""
         for share in plan.sampling:
             name = share.request.request_id
             self.got.setdefault(name, []).append(self.steps)
@@ -101,7 +101,10 @@ def play(
     wishes: Sequence[tuple[Request, Wish]],
     most_steps: int,
 ) -> Record:
-    """Let each come in its step, and step until all have ended."""
+    """Let each come in its step, and step until all have ended.
+
+    RuntimeError, with the number, where `most_steps` are not enough.
+    """
     record, new = watch(scheduler), {r: wish.new for r, wish in wishes}
     coming = deque(sorted(wishes, key=lambda pair: pair[1].at))
     while coming or scheduler.running or scheduler.waiting:

@@ -1,4 +1,7 @@
-"""A Llama's pass over one packed row, by the kernels and by fewer, larger products."""
+"""A Llama's pass over one packed row, in fewer and larger operations.
+
+Built in the book: day24. Edit there, then run book/tangle.py.
+"""
 
 from collections.abc import Callable
 
@@ -13,15 +16,22 @@ from nanoserve.model import Llama
 
 
 def fuse(*layers: Linear) -> torch.Tensor:
-    """One weight of several: (sum of their outs, in). They keep theirs as parts of it."""
+    """One weight of several: (sum of their outs, in).
+
+    The layers keep theirs, as parts of it: nothing is held twice.
+    """
     weight = torch.cat([layer.weight for layer in layers])
-    for layer, part in zip(layers, weight.split([len(x.weight) for x in layers]), strict=True):
+    sizes = [len(layer.weight) for layer in layers]
+    for layer, part in zip(layers, weight.split(sizes), strict=True):
         layer.weight.data = part
     return weight
 
 
 class FusedLlama:
-    """The weights of `model`, which stays what it is, and RoPE's table for `max_len` places."""
+    """The weights of `model`, which stays what it is, for kernels.
+
+    With RoPE's table for `max_len` places.
+    """
 
     def __init__(self, model: Llama, max_len: int):
         self.model, config = model, model.config
@@ -32,7 +42,8 @@ class FusedLlama:
         self.head = model.embed.weight if tied else model.lm_head.weight
         places = torch.arange(max_len, device=model.embed.weight.device)
         cos, sin = rope_table(config, places)
-        self.cos, self.sin = (t[:, : self.half].contiguous() for t in (cos, sin))
+        halves = (t[:, : self.half].contiguous() for t in (cos, sin))
+        self.cos, self.sin = halves
 
     def scores(
         self,
@@ -44,19 +55,22 @@ class FusedLlama:
         attend: Callable[..., torch.Tensor],
         last: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The next token's scores at the places `last` of the row, all if None: (N, V).
+        """Scores (N, V) of what follows the places `last`, all if None.
 
-        ids, positions and slots are (T,). keys and values are the pool, (layers, slots, K, D), and
-        `attend(q, keys, values)` mixes in one layer of it: (T, H, D) -> (T, H * D).
+        ids, positions and slots are (T,). keys and values are the pool,
+        (layers, slots, K, D), and `attend(q, keys, values)` mixes in one
+        layer of it: (T, H, D) -> (T, H * D).
         """
         x, delta = self.model.embed(ids), None
+        turned = self.cos, self.sin, positions, slots
         for i, block in enumerate(self.model.blocks):
+            k, v = keys[i], values[i]  # one layer of the pool
+            o, down = block.attn.o_proj.weight, block.mlp.down_proj.weight
             h = rms_norm(x, block.attn_norm.weight, self.eps, delta)
-            turned = self.cos, self.sin, positions, slots
-            q = rope_write(linear(h, self.qkv[i]), *turned, keys[i], values[i])
-            delta = linear(attend(q, keys[i], values[i]), block.attn.o_proj.weight)
+            q = rope_write(linear(h, self.qkv[i]), *turned, k, v)
+            delta = linear(attend(q, k, v), o)
             h = rms_norm(x, block.mlp_norm.weight, self.eps, delta)
-            delta = linear(silu_mul(linear(h, self.gate_up[i])), block.mlp.down_proj.weight)
+            delta = linear(silu_mul(linear(h, self.gate_up[i])), down)
         if last is not None:
             x, delta = x[last], delta[last]
         h = rms_norm(x, self.model.norm.weight, self.eps, delta)

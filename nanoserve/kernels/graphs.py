@@ -1,4 +1,10 @@
-"""Decode without the host: a step of B texts, recorded once for every B and played again."""
+"""Decode without the host: steps recorded once, and played again.
+
+Built in the book: day24. Edit there, then run book/tangle.py.
+"""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -8,32 +14,24 @@ from nanoserve.kernels.choice import choose
 from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 
-FEW = 2  # texts: up to so many, kernels that read the weights once are faster than a library
+FEW = 2  # texts: up to so many, Day 25's kernels are faster
 SHORT = 160  # tokens: up to so many, a text's keys are not worth cutting
-PARTS = 32  # of a text's keys, at most, where few texts are to fill the card
+PARTS = 32  # of a text's keys, at most, where few are to fill the card
 
 
 def sizes_up_to(most: int) -> list[int]:
-    """The numbers of rows that are recorded: what is between is padded to the next."""
-    return [n for n in (1, 2, 4) if n < most] + [*range(8, most, 8), most]
-
-
-def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a step is told, as parts of `memory`, which is (4, N) in int64.
-
-    The spans of N texts of one new token, (4, N) in int32 as attention reads them; and the
-    temperature and the point of each, (2, N) in float64.
-    """
-    spans, law = memory[:2].view(torch.int32).view(4, -1), memory[2:].view(torch.float64)
-    return spans, law
+    """Of the batches that are recorded. What is between is padded."""
+    small = [n for n in (1, 2, 4) if n < most]
+    return [*small, *range(8, most, 8), most]
 
 
 class Rows:
-    """What the card knows of the texts that run: a row each, and one more that is nobody's.
+    """What the card knows of the texts that run: a row each, and nobody's.
 
-    `ids` (R + 1,) has the newest token of each, `tables` (R + 1, width) its blocks. Nobody's row
-    names the pool's last block, which the block manager does not know of: what pads a step reads
-    and writes there.
+    `ids` (R + 1,) has the newest token of each, `tables` (R + 1, width)
+    its blocks. The last row is nobody's and names the pool's last block,
+    which the block manager does not know of: what pads a step reads and
+    writes there.
     """
 
     def __init__(self, count: int, width: int, pool: KVPool):
@@ -41,12 +39,26 @@ class Rows:
         self.nobody = count
         self.ids = torch.zeros(count + 1, dtype=torch.int64, device=device)
         self.tables = torch.full(
-            (count + 1, width), pool.num_blocks - 1, dtype=torch.int32, device=device
+            (count + 1, width),
+            pool.num_blocks - 1,
+            dtype=torch.int32,
+            device=device,
         )
 
 
-class DecodeGraphs:
-    """Steps of one token a text, for 1 to `most` texts."""
+def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a step is told, as parts of `memory`, (4, N) in int64.
+
+    The spans of N texts of one new token, (4, N) in int32 as attention
+    reads them; and the temperature and the point of each, (2, N) in
+    float64.
+    """
+    spans = memory[:2].view(torch.int32).view(4, -1)
+    return spans, memory[2:].view(torch.float64)
+
+
+class DecodeStep:
+    """A token more for each of 1 to `most` texts, in memory that stays."""
 
     def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
         self.model, self.pool, self.rows = model, pool, rows
@@ -57,11 +69,9 @@ class DecodeGraphs:
         self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
         self.tiles[:, 0] = torch.arange(most, device=device)
         self.few = FewTexts(model, pool, FEW)
-        self.sizes = sizes_up_to(most)
-        self.graphs: dict[tuple[int, bool], tuple] = {}
 
     def step(self, B: int, short: bool) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores (B, V) and the chosen ids (B,) of a step; the ids become the rows' newest."""
+        """Scores (B, V) and chosen ids (B,), which become the newest."""
         rows, (length, row) = self.rows, self.spans[2:, :B]
         reading = Reading(rows.tables, self.spans, self.tiles[:B], 1)
         if B <= FEW:
@@ -71,38 +81,61 @@ class DecodeGraphs:
         return scores, choose(scores, self.law, row, rows.ids)
 
     def scores(
-        self, reading: Reading, ids: torch.Tensor, length: torch.Tensor, row: torch.Tensor
+        self,
+        reading: Reading,
+        ids: torch.Tensor,
+        length: torch.Tensor,
+        row: torch.Tensor,
     ) -> torch.Tensor:
         """By the products of a library, which many rows share."""
-        size, pool, cut = self.pool.block_size, self.pool, self.cut(len(ids))
-        slots = reading.tables[row, length // size] * size + length % size
+        size, pool = self.pool.block_size, self.pool
+        block = reading.tables[row, length // size]
+        slots = block * size + length % size
+        held, cut = (pool.k, pool.v), self.cut(len(ids))
 
         def attend(q, keys, values):
             return paged_attention(q, keys, values, reading, size, *cut)
 
-        return self.model.scores(ids, length, slots, pool.k, pool.v, attend)
+        return self.model.scores(ids, length, slots, *held, attend)
 
     def cut(self, B: int) -> tuple[int, int]:
-        """Parts, and keys in each: more parts the fewer texts there are."""
+        """Parts, and keys in each: the fewer texts, the more parts."""
         if B >= 64:
             return 1, 0
         width = self.rows.tables.shape[1] * self.pool.block_size
         keys = max(256 if B < 16 else 1024, -(-width // PARTS))
         return -(-width // keys), keys
 
-    def record(self) -> None:
+
+def captured(step: Callable, memory: tuple | None) -> tuple:
+    """A CUDA graph of `step`, and what each replay of it leaves where.
+
+    `memory` is another graph's, to be used again: only one plays.
+    """
+    step()  # compiles, and lets libraries take what they want
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=memory):
+        found = step()
+    return graph, found
+
+
+class DecodeGraphs(DecodeStep):
+    """A DecodeStep, recorded for some batches and played for all."""
+
+    def __init__(self, model: FusedLlama, pool: KVPool, rows: Rows):
+        super().__init__(model, pool, rows)
+        self.sizes = sizes_up_to(rows.nobody)
+        self.graphs: dict[tuple[int, bool], tuple] = {}
+
+    def record(self, capture: Callable = captured) -> None:
         """Every size, the largest first, so that all share its memory."""
-        if not self.step_input.is_cuda:
-            return  # the interpreter has none: every step is computed as it is
-        self.tell([], [], [], [])  # what is recorded also runs, on nobody's row
+        self.tell([], [], [], [])  # what is recorded runs too, on nobody's
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
-                self.step(B, short)  # compiles, and lets libraries take what they want
-                torch.cuda.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=memory):
-                    found = self.step(B, short)
+                step = partial(self.step, B, short)
+                graph, found = capture(step, memory)
                 memory = memory or graph.pool()
                 self.graphs[B, short] = graph, *found
 
@@ -111,18 +144,20 @@ class DecodeGraphs:
         count, pinned = len(rows), self.step_input.is_cuda
         told = torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=pinned)
         spans, law = told_in(told)
-        spans[0], spans[1], spans[3] = torch.arange(told.shape[1]), 1, self.rows.nobody
+        spans[0] = torch.arange(told.shape[1])
+        spans[1], spans[3] = 1, self.rows.nobody
         spans[2:, :count] = torch.tensor([lengths, rows])
-        law[:, :count] = torch.tensor([temperatures, points], dtype=torch.float64)
+        asked = [temperatures, points]
+        law[:, :count] = torch.tensor(asked, dtype=torch.float64)
         self.step_input.copy_(told, non_blocking=True)
 
     def play(self, count: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A step of the first `count` texts told: scores and ids, until the next one is played."""
+        """Scores and ids of the first `count`, until the next play."""
         B = next(B for B in self.sizes if count <= B)
         short = B <= FEW and longest < SHORT
-        if self.graphs:
+        if not self.graphs:  # by the interpreter, which has none
+            scores, ids = self.step(B, short)
+        else:
             graph, scores, ids = self.graphs[B, short]
             graph.replay()
-        else:
-            scores, ids = self.step(B, short)
         return scores[:count], ids[:count]

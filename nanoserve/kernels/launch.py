@@ -1,7 +1,10 @@
-"""Programmatic dependent launch, Hopper's way to start a kernel before the one ahead has ended.
+"""When a kernel may start, and what it may be handed.
 
-A kernel that is launched so waits by `wait_for_the_kernel_ahead` before it reads what that one
-wrote, and lets its own follower start by `let_the_next_start`. Both do nothing elsewhere.
+A kernel that is launched early, Hopper's programmatic dependent launch,
+waits by `wait_ahead` before it reads what the one ahead wrote, and lets
+its own follower start by `let_next`. Both do nothing elsewhere.
+
+Built in the book: day22. Edit there, then run book/tangle.py.
 """
 
 import functools
@@ -9,10 +12,9 @@ import functools
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 INTERPRETED = triton.knobs.runtime.interpret
-if not INTERPRETED:
-    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 
 @triton.jit
@@ -34,3 +36,14 @@ def early() -> dict:
     """Arguments of a launch that may begin early, where the card can."""
     able = not INTERPRETED and torch.cuda.get_device_capability()[0] >= 9
     return {"PDL": True, "launch_pdl": True} if able else {"PDL": False}
+
+
+def refuse_gaps(**tensors: torch.Tensor) -> None:
+    """ValueError unless each lies whole in memory, row after row."""
+    for name, tensor in tensors.items():
+        if not tensor.is_contiguous():
+            raise ValueError(
+                f"{name} {[*tensor.shape]} has strides "
+                f"{tensor.stride()}, and a kernel knows none: hand over "
+                f"{name}.contiguous()"
+            )

@@ -68,8 +68,9 @@ class GPURunner:
         # back is never the same list again.
         self.told: dict[Request, tuple[list[int], int]] = {}
         self.special: set[Request] = set()  # those whose params are not plain
-        with torch.inference_mode():
-            self.graphs.record()
+        if pool.k.is_cuda:  # elsewhere there are none: every step is computed as it is
+            with torch.inference_mode():
+                self.graphs.record()
 
     @property
     def can_lag(self) -> bool:
@@ -121,6 +122,11 @@ class GPURunner:
         temperatures = [0.0 if p.temperature < GREEDY else p.temperature for p in params]
         simple = not self.special
         if simple and len(due) == len(plan.shares) == sum(len(s.ids) for s in plan.shares):
+            # A prompt's last token was never chosen: the card does not have it in its row.
+            known = [(r, s.ids[0]) for r, s in zip(rows, due, strict=True) if s.ids[0] != PENDING]
+            if known:
+                at, ids = self.send([*zip(*known, strict=True)], torch.int64)
+                self.rows.ids[at] = ids
             lengths = [share.start for share in due]
             self.graphs.tell(rows, lengths, temperatures, points)
             _, ids = self.graphs.play(len(due), max(lengths))
@@ -133,9 +139,7 @@ class GPURunner:
         if simple:
             law = self.send([temperatures, points], torch.float64)  # (2, N)
             return self.due(choose(scores, law, at, newest), [{}] * len(due))
-        ids, logprobs = self.draw(scores, due)
-        newest[at] = ids
-        return self.due(ids, logprobs)
+        return self.due(*self.draw(scores, due))  # the host knows these before the next step
 
     def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
         """A packed row of all shares: the scores (N, V) of those due."""

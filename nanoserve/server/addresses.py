@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 
 from nanoserve.server.errors import check_model
 from nanoserve.server.metrics import Metrics
@@ -29,7 +29,7 @@ def add(app: FastAPI, worker: AsyncEngine, model: str) -> None:
         "max_model_len": engine.max_model_len,
     }
 
-    @app.get("/")
+    @app.get("/", response_class=HTMLResponse)
     async def chat_page() -> HTMLResponse:
         return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})
 
@@ -38,7 +38,7 @@ def add(app: FastAPI, worker: AsyncEngine, model: str) -> None:
         healthy = worker.healthy
         return JSONResponse({"healthy": healthy}, 200 if healthy else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def numbers() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 

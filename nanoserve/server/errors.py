@@ -46,6 +46,24 @@ def shape(status: int, message: str, param: str | None, code: str | None) -> dic
     return {"error": {key: value and printable(value) for key, value in said.items()}}
 
 
+TEXT = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+ERROR = {  # the same as a schema, of every answer that is no 200
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {"message": {"type": "string"}, "type": {"type": "string"}}
+            | {"param": TEXT, "code": TEXT},
+            "required": ["message", "type", "param", "code"],
+        }
+    },
+    "required": ["error"],
+}
+DOCUMENTED = {
+    "default": {"description": "An error", "content": {"application/json": {"schema": ERROR}}}
+}
+
+
 def printable(text: str) -> str:
     """The text, with an escape for each half of a character."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -99,10 +117,11 @@ def nearness(found: dict[str, Any]) -> tuple[bool, int]:
     return not found["type"].endswith("_type"), depth
 
 
-def of_validation(error: RequestValidationError) -> APIError:
+def of_validation(error: RequestValidationError, path: str) -> APIError:
     """The first thing that is wrong with a body; of a value that may be many things, the nearest.
 
     A list of parts that is wrong in one part is no text either: that is not what is wrong with it.
+    `path` is the address that was asked.
     """
     found = error.errors()
     if found[0]["type"] == "json_invalid":
@@ -117,11 +136,12 @@ def of_validation(error: RequestValidationError) -> APIError:
         named = why.partition(" ")[0]
         return APIError(400, why, param=named if "_" in named else None)
     if first["type"] == "extra_forbidden":
-        from nanoserve.server.protocol import OFF, ChatRequest
+        from nanoserve.server.protocol import OFF, ChatRequest, CompletionRequest
 
         why = "not built here, leave it out"
         if param.rpartition(".")[2] not in OFF:
-            near = difflib.get_close_matches(param, ChatRequest.model_fields, 1)
+            form = ChatRequest if "/chat/" in path else CompletionRequest
+            near = difflib.get_close_matches(param, form.model_fields, 1, 0.7)
             why = "there is no such field" + (f", is it {near[0]}?" if near else "")
     else:
         why = first["msg"].removeprefix("Value error, ")
@@ -129,13 +149,14 @@ def of_validation(error: RequestValidationError) -> APIError:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of `app` have this shape."""
+    """Let every error of `app` have this shape, and its /openapi.json say so of what is added."""
+    app.router.responses = DOCUMENTED
 
     async def known(request: Request, error: Exception) -> JSONResponse:
         return response(error)
 
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return response(of_validation(error))
+        return response(of_validation(error, request.url.path))
 
     for kind in (APIError, Busy, Stopped, EngineError, HTTPException, Exception):
         app.add_exception_handler(kind, known)

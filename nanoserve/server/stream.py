@@ -34,6 +34,10 @@ Said = AsyncIterator[tuple[int, RequestOutput]]
 
 async def together(answers: Sequence[Answer]) -> Said:
     """The number of an answer and what it is now, whichever has news."""
+    if len(answers) == 1:  # as most are: no task for each token
+        async for output in answers[0]:
+            yield 0, output
+        return
     waits = {asyncio.ensure_future(anext(a)): i for i, a in enumerate(answers)}
     first = asyncio.FIRST_COMPLETED
     try:

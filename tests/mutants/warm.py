@@ -110,6 +110,8 @@ def record() -> tuple[dict, set[str]]:
     from nanoserve.checkpoints import compared_checkpoints
 
     recorded = {path.resolve(): vars(Reference(path)) for path in compared_checkpoints()}
+    import nanoserve.kernels  # noqa: F401, which loads Triton; last, or transformers would
+
     for name in filter(ours, list(sys.modules)):
         del sys.modules[name]
     sys.path.remove(str(PACKAGE.parent))

@@ -1,0 +1,32 @@
+"""Small models for the kernels of one token, made by HuggingFace: Day 25."""
+
+import tempfile
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from nanoserve.checks.model import make
+from nanoserve.checks.model_loading import load
+from nanoserve.comparison import MADE_UP
+from nanoserve.model import Llama
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+SMALL = {"hidden_size": 24, "intermediate_size": 11, "vocab_size": 19}  # no powers of 2
+
+
+def heads(H: int, K: int, D: int, tied: bool) -> dict:
+    """Of a config: query heads, KV heads, their size; an untied head comes with another eps."""
+    found = {"num_attention_heads": H, "num_key_value_heads": K, "head_dim": D}
+    return found | {"tie_word_embeddings": tied, "rms_norm_eps": 1e-5 if tied else 1e-3}
+
+
+def made(variant: dict, layers: int = 1) -> tuple[torch.nn.Module, Llama]:
+    """HuggingFace's model, and ours of its files, both where the kernels run."""
+    small = SMALL | {"num_hidden_layers": layers, "max_position_embeddings": 64}
+    with patch.dict("nanoserve.checks.model.SIZES", small):
+        theirs = make(variant).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(Path(folder) / MADE_UP)
+        model = load(Path(folder) / MADE_UP)
+    return theirs.to(DEVICE), model.to(DEVICE)

@@ -1,0 +1,145 @@
+"""The path of few texts where memory is late, and in an engine: Day 25."""
+
+import random
+from copy import deepcopy
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from nanoserve.checks.common import BF16, agree, attempt, holds
+from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, heads, made
+from nanoserve.checks.kernels_few import SIZE, Texts
+from nanoserve.checks.model_loading import load
+from nanoserve.comparison import Scoreboard
+from nanoserve.engine.ahead import AheadEngine
+from nanoserve.engine.desk import new_scheduler
+from nanoserve.engine.engine import Engine
+from nanoserve.engine.pool import KVPool
+from nanoserve.kernels import decode, launch
+from nanoserve.kernels.attention import Reading
+from nanoserve.kernels.decode import FewTexts
+from nanoserve.kernels.fused import FusedLlama
+from nanoserve.kernels.runner import GPURunner
+from nanoserve.sampling import SamplingParams
+
+
+class Late:
+    """Memory as it may be under programmatic dependent launch, at its worst.
+
+    Up to its wait a program finds only weights: what kernels write is NaN. From there on the
+    weights are NaN: whoever asks for them only then has let memory rest.
+    """
+
+    def __init__(self, weights: list[torch.Tensor], written: list[torch.Tensor]):
+        self.weights, self.written = weights, written
+        self.kept = {id(t): t.clone() for t in (*weights, *written)}
+        self.there, self.programs = written, 0
+
+    def swap(self, shown: list[torch.Tensor], hidden: list[torch.Tensor]) -> None:
+        """From now on a program finds these, and not those."""
+        if self.there is shown:
+            return
+        for t in hidden:
+            self.kept[id(t)].copy_(t)
+            t.fill_(torch.nan if t.is_floating_point() else 0)
+        for t in shown:
+            t.copy_(self.kept[id(t)])
+        self.there = shown
+
+    def begin(self, PDL) -> None:
+        """In the place of let_next: a program begins."""
+        self.programs += 1
+        self.swap(self.weights, self.written)
+
+    def wait(self, PDL) -> None:
+        """In the place of wait_ahead: the kernel ahead is done."""
+        self.swap(self.written, self.weights)
+
+
+@torch.inference_mode()
+def check_late(board: Scoreboard) -> None:
+    """The order of each kernel's lines: weights are asked for before the wait, all else after it.
+
+    On a GPU only luck shows it; here the interpreter runs our two functions in the place of both.
+    """
+    if not launch.INTERPRETED:
+        return
+    theirs, model = made(heads(2, 2, 16, tied=False), layers=2)
+    texts = Texts(theirs, model, (4, 7))
+    fused = FusedLlama(model, 64)
+    few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
+    late = Late(weights_of(fused), [few.x, few.q, few.act, texts.pool.k, texts.pool.v, newest])
+    late.there = late.written
+    with patch.multiple(decode, let_next=late.begin, wait_ahead=late.wait):
+        scores = attempt("scores, with late memory", few.scores, reading, newest, True).clone()
+    holds("each program says first that the next kernel may begin", late.programs > 0)
+    for t in late.weights:
+        t.copy_(late.kept[id(t)])
+    board.compare(None, "scores where memory is late", "B 2", scores, texts.theirs_next())
+
+
+def weights_of(fused: FusedLlama) -> list[torch.Tensor]:
+    """What kernels ask for before they wait. The embedding's rows are not: which, is not known."""
+    found = [*fused.qkv, *fused.gate_up, fused.head, fused.model.norm.weight]
+    for block in fused.model.blocks:
+        found += [block.attn.o_proj.weight, block.mlp.down_proj.weight]
+        found += [block.attn_norm.weight, block.mlp_norm.weight]
+    return found
+
+
+def told(engine: Engine, requests: list) -> dict[str, tuple]:
+    """What each request got."""
+    found = {}
+    for request in requests:
+        engine.add_request(*request)
+    while engine.has_unfinished():
+        for output in engine.step():
+            found[output.request_id] = output.token_ids, output.finish_reason
+    return found
+
+
+@torch.inference_mode()
+def check_path(most: int = 2) -> None:
+    """An engine that takes this path gives each request the plain engine's ids."""
+    _, model = made(heads(2, 1, 16, tied=True))
+    drawn = random.Random(3)
+    requests = []
+    for name, n, t, m in (("a", 3, 0, 4), ("b", 5, 0.9, 2), ("c", 2, 0, 2)):
+        params = SamplingParams(temperature=t, max_tokens=m, seed=n, ignore_eos=True)
+        requests.append((name, [drawn.randrange(SMALL["vocab_size"]) for _ in range(n)], params))
+    plainly = Engine(model, block_size=SIZE, num_blocks=9, max_num_seqs=most)
+    wanted = told(plainly, requests)
+    engine = AheadEngine.__new__(AheadEngine)
+    engine.model, engine.tokenizer, engine.eos_ids = model, None, plainly.eos_ids
+    pool = KVPool(model.config, 10, SIZE, device=DEVICE)
+    runner = GPURunner(FusedLlama(model, 64), pool, most, 64)
+    taken, scores = [], runner.graphs.few.scores
+    runner.graphs.few.scores = lambda *given: taken.append(1) or scores(*given)
+    engine.furnish(runner, new_scheduler(False, 9, SIZE, most, 32), 64)
+    engine.begin()
+    agree("ids by the kernels of few texts", told(engine, requests), wanted)
+    holds("the engine takes this path for its steps of one token", len(taken) > 1)
+
+
+@torch.inference_mode()
+def check_bf16(path: Path) -> None:
+    """On a GPU: a text's scores in bf16 are no further from float64 than plain torch's."""
+    if DEVICE != "cuda":
+        return  # the interpreter cuts where a GPU rounds
+    model = load(path).to(DEVICE, BF16)
+    exact, config = deepcopy(model).double(), model.config
+    ids = torch.randint(config.vocab_size, (1, 24), generator=torch.Generator().manual_seed(0))
+    ids = ids.to(DEVICE)
+    wanted, plain = (m.logits(m(ids))[0].double() for m in (exact, model))
+    pool = KVPool(config, 6, SIZE, BF16, DEVICE)
+    few, mine = FewTexts(FusedLlama(model, 64), pool, 1), []
+    tables = torch.tensor([[4, 1, 0, 5, 2, 3]], dtype=torch.int32, device=DEVICE)
+    tiles = torch.zeros(1, 2, dtype=torch.int32, device=DEVICE)
+    for place in range(24):
+        spans = torch.tensor([[0], [1], [place], [0]], dtype=torch.int32, device=DEVICE)
+        reading = Reading(tables, spans, tiles, 1)
+        mine.append(few.scores(reading, ids[0, place : place + 1], place % 2 == 0)[0].double())
+    ours, theirs = ((x - wanted).norm().item() for x in (torch.stack(mine), plain))
+    said = f"{ours:.3g} from float64, plain torch {theirs:.3g}"
+    holds("in bf16 our error is plain torch's, or less", ours <= 1.05 * theirs, said)

@@ -1,0 +1,78 @@
+"""Which steps are recorded, which one plays, and what it is told: without a kernel. Day 24."""
+
+from types import SimpleNamespace
+
+import torch
+
+from nanoserve.checks.common import agree, attempt
+from nanoserve.checks.kernels_steps import DEVICE
+from nanoserve.engine.pool import KVPool
+from nanoserve.kernels.fused import FusedLlama
+from nanoserve.kernels.graphs import FEW, SHORT, DecodeGraphs, Rows, sizes_up_to
+from nanoserve.model import Llama
+
+
+class Stub(DecodeGraphs):
+    """Steps without kernels: what is noted is which of them ran."""
+
+    def step(self, B: int, short: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        self.ran.append((B, short))
+        return torch.full((B, 3), float(len(self.ran))), self.spans[3, :B].long()
+
+
+def check_records(model: Llama) -> None:
+    """Every size once, the largest first, in one memory; and which graph plays for whom."""
+    for most in (1, 2, 3, 5, 8, 19):
+        agree(
+            f"sizes up to {most}",
+            sizes_up_to(most),
+            [b for b in (1, 2, 4, 8, 16) if b < most] + [most],
+        )
+        pool = KVPool(model.config, 3, 4, device=DEVICE)
+        graphs = Stub(FusedLlama(model, 40), pool, Rows(most, 2, pool))
+        graphs.ran, given = [], []
+
+        def capture(step, memory, given=given, nobody=most):
+            """A graph on paper: its replay does all again, into the same memory."""
+            given.append(memory)
+            number = 0, len(given)
+            found = step()
+            agree("rows of what is recorded", {*found[1].tolist()}, {nobody})
+
+            def replay():
+                for old, new in zip(found, step(), strict=True):
+                    old.copy_(new)
+
+            return SimpleNamespace(replay=replay, pool=lambda: number), found
+
+        attempt("record", graphs.record, capture)
+        sizes = [
+            (b, s) for b in sizes_up_to(most) for s in ((True, False) if b <= FEW else (False,))
+        ]
+        agree(f"recorded of {most}", sorted(graphs.ran), sorted(sizes))
+        agree(
+            "largest first", [b for b, _ in graphs.ran], sorted((b for b, _ in sizes), reverse=True)
+        )
+        agree("memory of each graph", given, [None] + [(0, 1)] * (len(sizes) - 1))
+        check_plays(graphs, most)
+
+
+def check_plays(graphs: Stub, most: int) -> None:
+    """Of each number of texts: what is told, and the one graph that plays."""
+    memory = graphs.step_input.data_ptr()
+    for count in [*range(most, 0, -1)]:
+        for longest in (0, SHORT - 1, SHORT):
+            rows, lengths = [*range(most)][::-1][:count], [longest] * count
+            law = [[0.5 + i for i in range(count)], [i / 33 for i in range(count)]]
+            graphs.tell(rows, lengths, *law)
+            left = most - count
+            told = [[*range(most)], [1] * most, lengths + [0] * left, rows + [most] * left]
+            agree(f"spans told for {count} of {most}", graphs.spans.tolist(), told)
+            agree("temperatures and points", graphs.law.tolist(), [x + [0.0] * left for x in law])
+            agree("the memory that a step is told in", graphs.step_input.data_ptr(), memory)
+            graphs.ran.clear()
+            scores, ids = attempt("play", graphs.play, count, longest)
+            B = min(b for b in sizes_up_to(most) if b >= count)
+            agree(f"played for {count}", graphs.ran, [(B, B <= FEW and longest < SHORT)])
+            agree(f"scores for {count}", (len(scores), scores[0, 0].item()), (count, 1.0))
+            agree(f"ids for {count}", ids.tolist(), rows)
