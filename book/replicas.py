@@ -1,10 +1,10 @@
-"""Two replicas of our server behind Ray Serve, on one machine; then one of them is killed.
+"""Two replicas of our server behind Ray Serve; one of them is killed.
 
     pip install "ray[serve]"
     python book/replicas.py
 
-Ray routes, and starts anew what has died; with more machines in its cluster the replicas spread
-over them. The book and the package do without it.
+Ray routes, and starts anew what has died; with more machines in its
+cluster the replicas spread over them. The book does without it.
 """
 
 import os
@@ -12,6 +12,7 @@ import signal
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import ray
 from openai import APIError, OpenAI
@@ -23,13 +24,14 @@ from nanoserve.server.app import create_app
 
 
 def replica():
-    """Ray calls it in each replica's process: an engine of its own, and the app around it."""
+    """Called in each replica's process: an engine, the app around it."""
     app = create_app(Engine(checkpoint_path(DEFAULT)), DEFAULT)
 
     async def signed(scope, receive, send):  # says which process answers
         async def sign(message):
             if message["type"] == "http.response.start":
-                message["headers"].append((b"x-process", str(os.getpid()).encode()))
+                me = b"x-process", str(os.getpid()).encode()
+                message["headers"].append(me)
             await send(message)
 
         await app(scope, receive, sign)
@@ -43,12 +45,13 @@ class Replica:
     """One of them; what it answers, the app answers."""
 
 
-def ask(client: OpenAI, i: int, seen: list[int]) -> str:
-    """Stream an answer: whole, or cut after how many chunks. `seen` gets whose it is."""
-    asked = {"prompt": f"{i} and one are", "max_tokens": 16, "temperature": 0, "stream": True}
+def ask(client: OpenAI, seen: list[int], i: int) -> str:
+    """Stream an answer: whole, or cut. `seen` gets whose it is."""
+    asked = {"model": DEFAULT, "prompt": f"{i} and one are"}
+    asked |= {"max_tokens": 16, "temperature": 0, "stream": True}
     chunks = 0
     try:
-        answer = client.completions.with_raw_response.create(model=DEFAULT, **asked)
+        answer = client.completions.with_raw_response.create(**asked)
         seen.append(int(answer.headers["x-process"]))
         for chunk in answer.parse():
             chunks += bool(chunk.choices)
@@ -60,12 +63,15 @@ def ask(client: OpenAI, i: int, seen: list[int]) -> str:
 if __name__ == "__main__":
     ray.init(include_dashboard=False)
     serve.run(Replica.bind())
-    client, seen = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none", max_retries=0), []
+    url = "http://127.0.0.1:8000/v1"
+    client, seen = OpenAI(base_url=url, api_key="none", max_retries=0), []
     for kills in (False, True, False, False):
+        before = len(seen)
         with ThreadPoolExecutor(4) as pool:
-            answers, before = pool.map(lambda i: ask(client, i, seen), range(16)), len(seen)
+            answers = pool.map(partial(ask, client, seen), range(16))
             while kills and len(seen) < before + 6:
                 time.sleep(0.01)
             if kills:
                 os.kill(seen[-1], signal.SIGKILL)
-            print(dict(Counter(answers)), "by", dict(Counter(seen[before:])), flush=True)
+            who = dict(Counter(answers)), dict(Counter(seen[before:]))
+            print("{} by {}".format(*who), flush=True)
