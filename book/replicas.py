@@ -73,5 +73,4 @@ if __name__ == "__main__":
                 time.sleep(0.01)
             if kills:
                 os.kill(seen[-1], signal.SIGKILL)
-            who = dict(Counter(answers)), dict(Counter(seen[before:]))
-            print("{} by {}".format(*who), flush=True)
+            print(*map(Counter, (answers, seen[before:])), flush=True)
