@@ -130,4 +130,6 @@ def check_books() -> None:
     mix = [talk, talk[:1], talk[:2], talk[:1], talk]
     wanted = [(0, [0, 1]), (0, [2, 3]), (0, [4]), (1, [0, 2]), (1, [4]), (2, [0, 4])]
     agree("waves of two", [*waves(mix, 2)], wanted)
+    agree("waves where the first has one turn", [*waves(mix[1:], 4)],
+          [(0, [0, 1, 2, 3]), (1, [1, 3]), (2, [3])])  # fmt: skip
     agree("waves of one", [i for _, (i,) in waves(mix, 1)], [0, 1, 2, 3, 4, 0, 2, 4, 0, 4])
