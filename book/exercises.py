@@ -109,6 +109,7 @@ HUNTS = {
     "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
     "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
     "day25": (("x_ptr+b*N",), "how long is a row of each of the tensors?"),
+    "day26": (("for_inrange(3)",), "print run.cached_tokens of each run"),
 }
 
 
@@ -178,3 +179,13 @@ def one_row_each(config, needed: float, processors: int) -> dict[str, Any]:
     otherwise = f"{heads} heads of {config.head_dim} rows; a row has {row:,} bytes"
     close = {(heads * config.head_dim, at_once - 1): "a little less than is needed: round up"}
     return {"right": (heads * config.head_dim, at_once), "wrong": close, "otherwise": otherwise}
+
+
+def believed(parameters: float, bandwidth: float, told: float) -> dict[str, Any]:
+    """The most tokens a second of one text in bf16, and whether a report can be true: Day 26."""
+    right = bandwidth / (2 * parameters)
+    otherwise = "every weight is read once a token, and bf16 has two bytes: what is the most?"
+    wrong = {(2 * right, can): "bf16 has two bytes" for can in ("yes", "no")}
+    wrong |= {(right, "yes"): "compare it with the most", (right, "no"): "compare it with the most"}
+    can = "yes" if told <= right else "no"
+    return {"right": (right, can), "wrong": wrong, "otherwise": otherwise, "within": 0.01}

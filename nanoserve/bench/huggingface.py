@@ -1,4 +1,7 @@
-"""HuggingFace's own `generate` on the same workload, and whether it wrote the same."""
+"""HuggingFace's `generate` on a workload; whether it wrote the same.
+
+Built in the book: day26. Edit there, then run book/tangle.py.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +16,7 @@ from nanoserve.reference import transformers
 
 
 def their_model(path: str | PathLike, device="cpu", dtype=torch.float32) -> nn.Module:
-    """HuggingFace's model as it comes, with none of the checkpoint's own settings for text."""
+    """HuggingFace's model, with no settings of the checkpoint's own."""
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, local_files_only=True
     )
@@ -25,14 +28,20 @@ def their_model(path: str | PathLike, device="cpu", dtype=torch.float32) -> nn.M
 def padded(model: nn.Module, prompts: Sequence[list[int]], most: int) -> list[list[int]]:
     """Their new ids, all prompts padded on the left to one width."""
     widest = max(map(len, prompts))
-    ids = torch.tensor([[0] * (widest - len(p)) + p for p in prompts], device=model.device)
-    seen = torch.tensor([[0] * (widest - len(p)) + [1] * len(p) for p in prompts]).to(ids)
+    rows = [[0] * (widest - len(p)) + p for p in prompts]
+    seen = [[0] * (widest - len(p)) + [1] * len(p) for p in prompts]
+    ids = torch.tensor(rows, device=model.device)
     settings = transformers.GenerationConfig(do_sample=False, max_new_tokens=most, pad_token_id=0)
-    return model.generate(ids, attention_mask=seen, generation_config=settings)[:, widest:].tolist()
+    out = model.generate(
+        ids,
+        attention_mask=torch.tensor(seen).to(ids),
+        generation_config=settings,
+    )
+    return out[:, widest:].tolist()
 
 
 def waves(conversations: Sequence[Conversation], rows: int) -> Iterator[tuple[int, list[int]]]:
-    """Which turn of which conversations are written together: `rows` at most."""
+    """Which turn of which conversations go together: `rows` at most."""
     for turn in range(max(map(len, conversations))):
         alive = [i for i, c in enumerate(conversations) if turn < len(c)]
         for first in range(0, len(alive), rows):
@@ -44,10 +53,14 @@ def time_theirs(
     conversations: Sequence[Conversation],
     rows: int,
     tick: Callable[[int], object],
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Run:
-    """Greedily, `rows` at a time (1: one after another), each batch to its longest answer."""
+    """Greedily, `rows` at a time, each batch to its longest answer.
+
+    Who wanted less has the rest cut off: it counts for nobody.
+    """
     run = Run([[] for _ in conversations])
-    start = time.perf_counter()
+    start = clock()
     for turn, together in waves(conversations, rows):
         prompts = [said_before(conversations[i], run.answers[i]) for i in together]
         new = [conversations[i][turn].new for i in together]
@@ -56,28 +69,35 @@ def time_theirs(
             run.answers[i].append(ids[:count])
         run.prompt_tokens += sum(map(len, prompts))
         tick(sum(new))
-    run.seconds = time.perf_counter() - start
+    run.seconds = clock() - start
     return run
 
 
 @torch.inference_mode()
 def disagreements(
-    model: nn.Module, conversations: Sequence[Conversation], mine: Run, theirs: Run
+    model: nn.Module,
+    conversations: Sequence[Conversation],
+    mine: Run,
+    theirs: Run,
 ) -> Iterator[tuple[str, float]]:
-    """The answers that differ, and how far apart the two tokens are where they first do.
+    """Answers that differ, and by what margin where they first do.
 
-    That is HuggingFace's own margin, alone and without a cache, in units of its largest logit: what
-    rounding alone can turn over is of the order of 1e-5. What a conversation says after that is
-    another text, and is not compared.
+    The margin is between the two tokens, by HuggingFace's model alone
+    and without a cache, in units of its largest logit: what rounding
+    can turn over is of the order of 1e-5. What a conversation says
+    after that is another text, and is not compared.
     """
     for i, conversation in enumerate(conversations):
         pairs = zip(mine.answers[i], theirs.answers[i], strict=True)
         for turn, (ours, hers) in enumerate(pairs):
             if ours == hers:
                 continue
-            at = next(k for k, (a, b) in enumerate(zip(ours, hers, strict=True)) if a != b)
-            text = said_before(conversation, theirs.answers[i][:turn]) + hers[:at]
-            logits = model(torch.tensor([text], device=model.device)).logits[0, -1].float()
-            margin = (logits[hers[at]] - logits[ours[at]]).abs() / logits.abs().max()
-            yield f"conversation {i}, turn {turn}, token {at}", margin.item()
+            both = enumerate(zip(ours, hers, strict=True))
+            at = next(k for k, (a, b) in both if a != b)
+            before = said_before(conversation, theirs.answers[i][:turn])
+            ids = torch.tensor([before + hers[:at]], device=model.device)
+            scores = model(ids).logits[0, -1].float()
+            margin = (scores[hers[at]] - scores[ours[at]]).abs()
+            where = f"conversation {i}, turn {turn}, token {at}"
+            yield where, (margin / scores.abs().max()).item()
             break
