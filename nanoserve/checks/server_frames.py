@@ -59,10 +59,11 @@ def check_frames() -> None:
         writer = Writer("m", [Chat(None, None)], [PROMPT], asked(usage=True))
         return [part async for part in frames(writer, [said(*outputs)])]
 
-    async def left() -> int:
-        writer = Writer("m", [Chat(None, None)], [PROMPT], asked())
-        stream = frames(writer, [never()])
-        await anext(stream)  # who speaks; the next one waits
+    async def left(n: int) -> int:
+        writer = Writer("m", [Chat(None, None) for _ in range(n)], [PROMPT], asked(n=n))
+        stream = frames(writer, [never() for _ in range(n)])
+        for _ in range(n):
+            await anext(stream)  # who speaks; the next one waits
         waits = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
         waits.cancel()
@@ -75,7 +76,9 @@ def check_frames() -> None:
         await asyncio.Event().wait()
         yield FIRST[0]
 
-    agree("tasks when a stream was left: this one, its limit", apart(left()), 2)
+    for n in (1, 2):
+        said_of = f"tasks when a stream of {n} was left: this one, its limit"
+        agree(said_of, apart(left(n)), 2)
     got = b"".join(attempt("frames", apart, all_of(*FIRST)))
     events = got.split(b"\n\n")
     agree("events of a stream", len(events), 5 + 1 + 1 + 1)
