@@ -51,7 +51,7 @@ book: setup
 test: setup
 	$(RUN) -m ruff check .
 	$(RUN) book/tangle.py --check
-	$(RUN) -m pytest --nbval -n 2 --dist loadgroup --no-loadscope-reorder $(addprefix --ignore ,$(IN_A_BROWSER))
+	$(RUN) -m pytest --nbval -n 2 --dist loadscope --no-loadscope-reorder $(addprefix --ignore ,$(IN_A_BROWSER))
 
 bugs: setup
 	NANOSERVE_ALL_BUGS=1 $(RUN) -m pytest -n 2 tests/test_mutants.py

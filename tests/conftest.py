@@ -13,18 +13,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # what is asked for here answers on 127.0.0.1
 
-# Files of a few long tests, which two processes share by parts: as a whole they would be the last
-# to end, with one core at rest.
-LONG = ("test_any_checkpoint.py", "test_practice_work.py", "test_environment.py")
-
-
-def pytest_collection_modifyitems(items):
-    """What one process runs in order: a notebook, a file of tests, or an eighth of a long one."""
-    for number, item in enumerate(items):
-        name = item.path.name
-        part = f", {number % 8}" if name in LONG else ""
-        item.add_marker(pytest.mark.xdist_group(name + part))
-
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
