@@ -106,6 +106,7 @@ def check_places(model: Llama, waiting: int) -> None:
             await gate.arrived()
             await gate.step(2)  # in the first, some may still be in the mail
             agree(f"{what}: who runs and waits", (served.running, served.waiting), (2, waiting))
+            agree(f"{what}: ends that it has seen, the start being one", len(served.ends), 1)
             await refusal(Busy, what, served, PROMPT, NINE)
             await answers[0].aclose()
             await gate.step(2)  # in the second the abort is told

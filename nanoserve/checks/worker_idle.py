@@ -36,7 +36,7 @@ def check_idle(model: Llama) -> None:
             await (await served.submit(PROMPT, SHORT)).last()
             await asyncio.sleep(0.02)
             agree("steps for two tokens", (engine.calls, served.stats().steps), (2, 2))
-            agree("ends that it has seen, the start being one", len(served.ends), 2)
+            agree("ends that it has seen, the start and one answer", len(served.ends), 2)
             served.thread.commands.put((int,))  # nothing to do
             await asyncio.sleep(0.02)
             await (await served.submit(PROMPT, SHORT)).last()
