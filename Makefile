@@ -37,6 +37,8 @@ help:
 	$(RUN) -c "import triton" 2>/dev/null || $(RUN) -m pip install --disable-pip-version-check \
 		--no-deps --target .venv/triton $(TRITON) || echo "no Triton here: Week 5's kernels do not run"
 	$(RUN) -m ipykernel install --sys-prefix --env PYTHONSAFEPATH ""
+	@mkdir -p .venv/etc/ipython  # each kernel would warn that it is heard on this machine
+	@echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@pwd -P > $@
 
 setup: .venv/.installed

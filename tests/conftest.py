@@ -10,6 +10,9 @@ from environment import settle
 settle()  # inherited by the kernels that nbval starts
 # A shell's job in the background ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    # Each gets its share of the cores: threads of several processes get in each other's way.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # what is asked for here answers on 127.0.0.1
 

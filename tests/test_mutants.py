@@ -1,8 +1,9 @@
 """Every planted bug makes its judge fail; without one, every judge passes.
 
 The bugs that an edit since the last commit can touch come first. Where the code is still the one
-with which all were seen caught, one for each judge is planted; `make bugs` plants all. One judge's
-alone: `NANOSERVE_ALL_BUGS=1 pytest tests/test_mutants.py -k "planted and day04"`.
+with which all were seen caught, one for each judge is planted, and that a day's judge passes is
+left to its notebook; `make bugs` does all. One judge's alone:
+`NANOSERVE_ALL_BUGS=1 pytest tests/test_mutants.py -k "planted and day04"`.
 """
 
 import re
@@ -39,7 +40,12 @@ def untouched(mutant, files: set[str] = changed()) -> bool:  # noqa: B008, read 
 MUTANTS = {mutant.name: mutant for mutant in sorted(catalog(), key=untouched)}
 BUGS = [name for name, mutant in MUTANTS.items() if not mutant.equivalent]
 JUDGES = list(dict.fromkeys(mutant.judge for mutant in MUTANTS.values()))
-PLANTED = list({MUTANTS[name].judge: name for name in BUGS}.values()) if proven() else BUGS
+EQUIVALENTS = [name for name, mutant in MUTANTS.items() if mutant.equivalent]
+PLANTED, CLEAN = BUGS, JUDGES
+if proven():
+    PLANTED = list({MUTANTS[name].judge: name for name in BUGS}.values())
+    CLEAN = [name for name in JUDGES if not name.startswith("day")]
+    EQUIVALENTS = EQUIVALENTS[:1]
 
 
 def test_there_are_enough():
@@ -48,7 +54,7 @@ def test_there_are_enough():
     assert sum(not bug.judge.startswith("day") for bug in bugs) >= 25
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", CLEAN)
 def test_judges_pass_what_is_right(name):
     outcome = run_check(judge_source(name), None)
     assert outcome.verdict == "passed", outcome.message
@@ -61,7 +67,7 @@ def test_planted_bug_is_caught(name):
     assert outcome.verdict == "caught", f"{bug}: {outcome.verdict}\n{outcome.message}"
 
 
-@pytest.mark.parametrize("name", [name for name in MUTANTS if name not in BUGS])
+@pytest.mark.parametrize("name", EQUIVALENTS)
 def test_an_equivalent_is_one(name):
     outcome = judge(MUTANTS[name])
     assert outcome.verdict == "passed", f"it is a bug after all: {outcome.message}"

@@ -2,15 +2,16 @@
 
 Every notebook is still run anew by each build. Its outputs lie in a cache of myst-nb's kind that
 this build begins empty; myst-nb finds them there. One that fails is not in it, so that myst-nb
-runs it again and reports what is wrong. Only days run side by side: a page of times has the
-machine for itself, when the others are done.
+runs it again and reports what is wrong. Only days run side by side, each with its share of the
+cores: a page of times has the machine for itself, when the others are done.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -28,6 +29,22 @@ LOG = logging.getLogger(__name__)
 JOBS = int(os.environ.get("NANOSERVE_JOBS", 2))  # a kernel takes up to 2 GB
 
 
+@contextmanager
+def cores_shared(jobs: int) -> Iterator[None]:
+    """Kernels that begin meanwhile get their share of the cores, unless the reader has said more.
+
+    Threads of two notebooks get in each other's way: together they take half as long again.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    os.environ["OMP_NUM_THREADS"] = str(max(1, os.cpu_count() // jobs))
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+
+
 def run(path: Path, timeout: int) -> tuple[Path, nbformat.NotebookNode, float]:
     """The notebook with its outputs and the seconds it took; what it raises is raised."""
     notebook = nbformat.read(path, as_version=4)
@@ -40,7 +57,7 @@ def run(path: Path, timeout: int) -> tuple[Path, nbformat.NotebookNode, float]:
 def run_all(paths: Iterable[Path], folder: Path, timeout: int, jobs: int = JOBS) -> None:
     """Run notebooks side by side and keep those that passed in the cache at `folder`."""
     cache = get_cache(folder)
-    with ThreadPoolExecutor(jobs) as pool:
+    with cores_shared(jobs), ThreadPoolExecutor(jobs) as pool:
         for future in [pool.submit(run, path, timeout) for path in paths]:
             try:
                 path, notebook, seconds = future.result()
