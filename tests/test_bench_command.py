@@ -95,12 +95,14 @@ def test_the_command(made, capsys, tmp_path):
 
 def test_texts_that_differ_are_an_error(made, capsys, monkeypatch):
     path, _ = made
-    told = defaultdict(int)
+    told, warm = defaultdict(int), workload("chat", 2, 1, 40, 10_007)
 
     def other(model, prompts, most):
-        told["calls"] += 1
-        answers = padded(model, prompts, most)
+        told["calls"] += 1  # the first warms up
         if told["calls"] == 1:
+            assert prompts == [list(talk[0].ids) for talk in warm]
+        answers = padded(model, prompts, most)
+        if told["calls"] == 2:
             answers[0][0] = (answers[0][0] + 1) % 10_007
         return answers
 

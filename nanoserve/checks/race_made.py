@@ -7,7 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
+from nanoserve.bench.huggingface import their_model
 from nanoserve.bench.workloads import Conversation, Turn
+from nanoserve.checks.common import BF16, agree, attempt
 from nanoserve.checks.generating import their_greedy
 from nanoserve.checks.model import VARIANTS, VOCAB, make
 from nanoserve.checks.model_loading import load
@@ -54,3 +56,11 @@ def by_hand(theirs: nn.Module, talks: Sequence[Conversation]) -> list[list[tuple
             ids += turns[-1][0]
         found.append(turns)
     return found
+
+
+def check_their_model(theirs: nn.Module) -> None:
+    """It is made where it is asked for, with the numbers that are asked for."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        found = attempt("their_model", their_model, folder, "meta", BF16)
+    agree("their_model's dtype, device", (found.dtype, found.device.type), (BF16, "meta"))

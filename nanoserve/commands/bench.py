@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     apart = {}
     if args.hf:
         weight, rows = engine.model.embed.weight, engine.scheduler.max_num_seqs
-        apart = beside(path, asked, runs, rows, weight.device, weight.dtype)
+        apart = beside(path, asked, other, runs, rows, weight.device, weight.dtype)
     if args.json:
         found = {name: numbers(run) for name, run in runs.items()}
         told = {"checkpoint": path.name, "workload": args.workload, "requests": args.requests}
@@ -106,11 +106,14 @@ def check_lengths(engine, asked) -> None:
         )
 
 
-def beside(path: Path, asked, runs: dict, rows: int, device, dtype) -> dict[str, float]:
+def beside(path: Path, asked, other, runs: dict, rows: int, device, dtype) -> dict[str, float]:
     """Add HuggingFace's runs, and print them. Where texts part, and by what margin."""
     from nanoserve.bench.huggingface import disagreements, their_model, time_theirs
+    from nanoserve.bench.workloads import Turn
 
     model, apart = their_model(path, device, dtype), {}
+    short = [(Turn(talk[0].ids, 2),) for talk in other]
+    time_theirs(model, short, rows, lambda new: None)  # warm, as ours was, by other prompts
     for name, together in (("HuggingFace, one by one", 1), ("HuggingFace, padded", rows)):
         with progress(asked, name) as bar:
             theirs = time_theirs(model, asked, together, bar.update)
