@@ -359,8 +359,6 @@ def rows(results: dict):
         yield row(title, results["batch"], n, "tokens/s", 1)
     yield from bench_engine.rows(results, row)
     yield from bench_server.rows(results, row)
-    for command, seconds in results["book"].items():
-        yield f"the book, {command}", "s", {"time": [seconds]}
 
 
 def show(title: str, unit: str, numbers: dict) -> str:
@@ -447,22 +445,6 @@ def bench_the_server(rounds: int) -> dict:
     return bench_server.bench_server(turns, rounds, weights_dir() / DEFAULT)
 
 
-def bench_book(rounds: int) -> dict:
-    """The book's own commands, once set up, and each day alone: command -> seconds."""
-    programs = Path(sys.executable).parent
-    days = sorted(BOOK.glob("day*.ipynb"))
-    suite = [programs / "pytest", "--nbval", "-n", "2", "--dist", "loadscope", *days]
-    commands = {day.name: [programs / "jupyter", "execute", day] for day in days}
-    commands |= {"all days by nbval, two at a time": suite}
-    commands |= {f"make {target}": ["make", target] for target in ("book", "test")}
-    found = {}
-    for name, command in commands.items():
-        start = time.perf_counter()
-        subprocess.run(command, check=True, cwd=BOOK.parent, capture_output=True)
-        found[name] = time.perf_counter() - start
-    return found
-
-
 PARTS = {
     "import": bench_import,
     "load": bench_load,
@@ -473,7 +455,6 @@ PARTS = {
     "batch": bench_batch,
     "engine": bench_the_engine,
     "server": bench_the_server,
-    "book": bench_book,
 }
 
 

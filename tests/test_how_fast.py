@@ -48,9 +48,3 @@ def test_memory():
         if key.endswith("T 2048"):
             assert 4 < against(found, "anonymous", "hf-sdpa") < 5
             assert 0.98 < against(found, "anonymous", "hf-eager") < 1.02
-
-
-def test_the_book():
-    book = MEASURED["book"]
-    assert round(book["all days by nbval, two at a time"]) == 88
-    assert round(book["day05.ipynb"]) == 24
