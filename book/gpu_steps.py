@@ -83,7 +83,7 @@ def patched(name: str, value, prefix: str = "nanoserve.kernels."):
 
 
 def launches(call) -> int | None:
-    """How many kernels a call runs on the card. Their launches, copies and waits are not counted."""
+    """How many kernels a call runs on the card: not the launches, copies and waits beside them."""
     if not ON_A_GPU:
         return None
     call()
