@@ -83,7 +83,7 @@ def patched(name: str, value, prefix: str = "nanoserve.kernels."):
 
 
 def launches(call) -> int | None:
-    """How many kernels a call starts, as the profiler counts them."""
+    """How many kernels a call runs on the card: not the launches, copies and waits beside them."""
     if not ON_A_GPU:
         return None
     call()
@@ -92,7 +92,8 @@ def launches(call) -> int | None:
     with torch.profiler.profile(activities=kinds) as seen:
         call()
         wait()
-    return sum(event.count for event in seen.key_averages())
+    on_card = (e for e in seen.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA)
+    return sum(e.count for e in on_card if not e.key.startswith(("Memcpy", "Memset")))
 
 
 def step(model: Llama, found: dict) -> None:

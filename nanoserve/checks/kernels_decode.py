@@ -8,7 +8,7 @@ from torch import nn
 
 from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import F32, attempt, holds
-from nanoserve.checks.kernels_decode_made import DEVICE, heads, made
+from nanoserve.checks.kernels_decode_made import DEVICE, fenced, heads, made
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
@@ -30,6 +30,8 @@ def normal(*shape: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 def hold(board: Scoreboard, path: Path | None, what: str, name: str, mine, wanted) -> None:
     """Within 1e-5; on a checkpoint, where sums cancel, within 1e-5 of the largest value."""
+    whole = not mine.isnan().any().item()
+    holds(f"{name}: no NaN. Behind each tensor lies NaN, that masked loads do not see", whole)
     if path is None:
         board.compare(None, what, name, mine, wanted)
     else:
@@ -56,7 +58,7 @@ class Part:
 
     def fused(self, *counted: tuple[nn.Module, int]) -> torch.Tensor:
         """The first rows of several matrices, one below another."""
-        return torch.cat([layer.weight[:n] for layer, n in counted]).contiguous()
+        return fenced(torch.cat([layer.weight[:n] for layer, n in counted]))
 
 
 def config_of(config: ModelConfig) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def qkv(part: Part, spans: torch.Tensor, tables: torch.Tensor) -> dict[str, torc
     P = decode.pairs(D)
     launch(
         "qkv_kernel", decode.qkv_kernel, (H + 2 * K) * (half // P),
-        part.x.clone(), part.layer.input_layernorm.weight, weight, cos, sin, spans, tables,
+        fenced(part.x), fenced(part.layer.input_layernorm.weight), weight, cos, sin, spans, tables,
         q, k, v, c.rms_norm_eps, spans.stride(0), tables.stride(0),
         2, C, decode.power(C), H, K, D, P, SIZE,
     )  # fmt: skip
@@ -134,18 +136,18 @@ def check_products(board: Scoreboard, path: Path | None, part: Part) -> None:
         ("down_proj", layer.mlp.down_proj, 4, 8),
     ):
         few, N = min(rows, C), matrix.weight.shape[1]
-        a, x = normal(2, N, seed=2), part.x[:, :few].contiguous()
+        a, x = fenced(normal(2, N, seed=2)), part.x[:, :few].contiguous()
         wanted = x + matrix(a)[:, :few]
         launch(
             f"add_kernel with {name}", decode.add_kernel, -(-few // R),
-            a, matrix.weight[:few], x, 2, N, decode.power(N), few, R, warps=warps,
+            a, fenced(matrix.weight[:few]), x, 2, N, decode.power(N), few, R, warps=warps,
         )  # fmt: skip
         hold(board, path, "x + product, by one kernel", name, x, wanted)
     mlp, few = layer.mlp, min(rows, part.config.intermediate_size)
     out = torch.full((2, few), torch.nan, device=DEVICE)
     launch(
         "gate_up_kernel", decode.gate_up_kernel, -(-few // 2),
-        part.x.clone(), layer.post_attention_layernorm.weight,
+        fenced(part.x), fenced(layer.post_attention_layernorm.weight),
         part.fused((mlp.gate_proj, few), (mlp.up_proj, few)), out, part.config.rms_norm_eps,
         2, C, decode.power(C), few, 2,
     )  # fmt: skip
@@ -168,7 +170,7 @@ def check_ends(board: Scoreboard, path: Path | None, part: Part, table, gain, he
     out = torch.full((2, V), torch.nan, device=DEVICE)
     launch(
         "head_kernel", decode.head_kernel, -(-V // 4),
-        part.x.clone(), gain, head[:V].contiguous(), out, eps, V, 2, C, decode.power(C), 4,
+        fenced(part.x), fenced(gain), fenced(head[:V]), out, eps, V, 2, C, decode.power(C), 4,
     )  # fmt: skip
     wanted = nn.functional.linear(norm(part.x), head[:V])
     hold(board, path, "norm and head, by one kernel", "scores", out, wanted)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nanoserve.checks.common import attempt, holds
+from nanoserve.checks.common import attempt, holds, must_raise
 from nanoserve.checks.kernels_decode_made import DEVICE, heads, made
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
@@ -95,6 +95,8 @@ def check_few(board: Scoreboard) -> None:
             what = f"B {len(lengths)}, head_dim {model.config.head_dim}, step {step}"
             board.compare(None, "scores of few texts", what, mine.clone(), texts.theirs_next())
         check_written(board, texts, what)
+    few.x = few.x[:0]  # as if there were room for no text
+    must_raise(ValueError, "scores of more texts than there is room for", few.scores, *given)
 
 
 def check_written(board: Scoreboard, texts: Texts, what: str) -> None:

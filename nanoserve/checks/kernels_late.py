@@ -35,6 +35,7 @@ class Late:
         self.weights, self.written = weights, written
         self.kept = {id(t): t.clone() for t in (*weights, *written)}
         self.there, self.programs = written, 0
+        self.wrong: list[str] = []  # what watched kernels did
 
     def swap(self, shown: list[torch.Tensor], hidden: list[torch.Tensor]) -> None:
         """From now on a program finds these, and not those."""
@@ -57,6 +58,27 @@ class Late:
         self.swap(self.written, self.weights)
 
 
+class Watched:
+    """A kernel of the step with late memory: what is wrong first with the order of its lines."""
+
+    def __init__(self, name: str, late: Late, out: torch.Tensor):
+        self.name, self.kernel = name, getattr(decode, name)
+        self.late, self.out = late, out
+
+    def __getitem__(self, grid: tuple):
+        def run(*given, **named):
+            begun = self.late.programs
+            self.kernel[grid](*given, **named)
+            if self.late.programs == begun:
+                self.late.wrong.append(f"{self.name} never says let_next(PDL)")
+            elif self.late.there is self.late.weights:
+                self.late.wrong.append(f"{self.name} never waits: wait_ahead(PDL)")
+            elif self.out.isnan().any():
+                self.late.wrong.append(f"{self.name} computes NaN")
+
+        return run
+
+
 @torch.inference_mode()
 def check_late(board: Scoreboard) -> None:
     """The order of each kernel's lines: weights are asked for before the wait, all else after it.
@@ -71,9 +93,12 @@ def check_late(board: Scoreboard) -> None:
     few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
     late = Late(weights_of(fused), [few.x, few.q, few.act, texts.pool.k, texts.pool.v, newest])
     late.there = late.written
-    with patch.multiple(decode, let_next=late.begin, wait_ahead=late.wait):
+    outs = {"begin": few.x, "qkv": few.q, "add": few.x, "gate_up": few.act, "head": few.out}
+    step = {f"{n}_kernel": Watched(f"{n}_kernel", late, out) for n, out in outs.items()}
+    with patch.multiple(decode, let_next=late.begin, wait_ahead=late.wait, **step):
         scores = attempt("scores, with late memory", few.scores, reading, newest, True).clone()
-    holds("each program says first that the next kernel may begin", late.programs > 0)
+    order = "first let_next, then ask for weights and gains, wait_ahead, and only then all else"
+    holds(f"where memory is late: {order}", not late.wrong, "".join(late.wrong[:1]))
     for t in late.weights:
         t.copy_(late.kept[id(t)])
     board.compare(None, "scores where memory is late", "B 2", scores, texts.theirs_next())

@@ -179,6 +179,8 @@ class FewTexts:
         `short`: a text's keys are not cut into parts.
         """
         B, size, pdl = len(reading.tiles), self.pool.block_size, early()
+        if len(self.x) < B:
+            raise ValueError(f"{B} texts, and room for {len(self.x)}: FewTexts(most=)")
         C, D, H, K, m = self.C, self.D, self.H, self.K, self.model
         C2, P, eps = power(C), pairs(D), m.eps
         spans, tables = reading.spans, reading.tables
