@@ -143,8 +143,9 @@ def paged_attention(
     keys and values are a layer's pool, (slots, K, D), with the queries'
     own already in it. Where there are few texts it is worth it to cut
     their keys into `parts`, of `each` keys or, if 0, of equal length;
-    how a text is cut depends on nobody else. `tile` keys are read at
-    once. ValueError for parts that would leave out a text's end.
+    how depends on nobody else. `tile` keys are read at once: if 0, 128
+    in decode and 64 beside a prompt, which changes a text's last bits.
+    ValueError for parts that would leave out a text's end.
     """
     (T, H, D), K = q.shape, keys.shape[1]
     width = reading.tables.shape[1]
