@@ -113,6 +113,17 @@ class Reading:
     tiles: torch.Tensor
     queries: int
 
+    def __post_init__(self):
+        """ValueError for what a kernel would read as other numbers."""
+        for name in ("tables", "spans", "tiles"):
+            x = getattr(self, name)
+            if x.dtype != torch.int32 or x.stride(1) != 1 < x.shape[1]:
+                raise ValueError(
+                    f"{name} must be int32 and lie row by row, not "
+                    f"{x.dtype} with strides {x.stride()}; after a "
+                    "transpose `.contiguous()` moves the numbers"
+                )
+
 
 def reading(tables: torch.Tensor, spans: list[tuple[int, int, int]], G: int) -> Reading:
     """Of texts (new, computed, row of `tables`), packed in this order."""
