@@ -106,7 +106,7 @@ HUNTS = {
     "day17": (("inplan.preempted",), "who is told of, and has nothing new to say?"),
     "day18": (("isnotNone", "found.get("), "what if a block is missing, and the next is there?"),
     "day22": (("/BLOCK",), "what does each line know of the padding?"),
-    "day23": (("sees=",), "by how much is each program's second query wrong, and what is its own?"),
+    "day23": (("sees=",), "how many keys does a tile's second query see, and how many should it?"),
     "day24": (("*0+new",), "print where its tensors lie, `data_ptr()`, at each question"),
     "day25": (("x_ptr+b*N",), "how long is a row of each of the tensors?"),
     "day26": (("for_inrange(3)",), "print run.cached_tokens of each run"),

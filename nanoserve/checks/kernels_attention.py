@@ -44,16 +44,29 @@ def check_rows(board: Scoreboard) -> None:
     Row(drawn(MIXED[1:], 1, 1, 16, seed=5), 3).hold(board, "a mixed row", 4, 8, 16)
 
 
+def check_plain(board: Scoreboard) -> None:
+    """What is simplest, first: a prompt in one tile, and a query whose keys are three tiles."""
+    Row(drawn(((3, 0),), 1, 1, 16, seed=10), 4).hold(board, "a prompt of 3 tokens")
+    row = Row(drawn(lengths(40), 1, 1, 16, seed=11), 4)
+    row.hold(board, "one query, three tiles of keys", 1, 0, 16)
+
+
 def check_scores(board: Scoreboard) -> None:
-    """Scores whose powers of e are too small, or too large, for float32; and both in turn."""
+    """Scores whose powers of e are too small, or too large, for float32; and both in turn.
+
+    One text's scores are all -2^20, below the finite numbers that have stood for -inf.
+    """
     signs = torch.tensor([[-1, -1], [1, 1], [-1, 1], [1, -1]])
-    texts = drawn(lengths(*[37] * len(signs)), 1, 1, 16, seed=6)
-    for (q, k, _), sign in zip(texts, signs, strict=True):
+    texts = drawn(lengths(*[37] * (len(signs) + 1)), 1, 1, 16, seed=6)
+    q, k, _ = texts[-1]
+    q[:], k[:] = 4.0, 0.0
+    k[0, 0, :, 0] = -(2.0**20)
+    for (q, k, _), sign in zip(texts[:-1], signs, strict=True):
         q[:], k[:] = 4.0, 0.0  # a score is k[0], exactly
         k[0, 0, :, 0] = 150 * sign.repeat_interleave(19)[:37] + torch.arange(37) % 8 / 8
     row = Row(texts, 4)
-    row.hold(board, "scores near -150 and 150", 1, 0, 16)
-    row.hold(board, "scores near -150 and 150", 3, 0, 16)
+    row.hold(board, "scores near -150 and 150, and -2^20", 1, 0, 16)
+    row.hold(board, "scores near -150 and 150, and -2^20", 3, 0, 16)
 
 
 def check_company() -> None:
@@ -70,6 +83,19 @@ def check_company() -> None:
     back = Reading(told.tables, told.spans, told.tiles.flip(0), told.queries)
     one, other = (row.mix(which, row.q) for which in (told, back))
     holds("tiles in another order must give the same bits", torch.equal(one, other))
+
+
+def check_future() -> None:
+    """Keys after a tile's last query are not read, or a NaN there would come through."""
+    row = Row(drawn(((70, 0),), 1, 1, 16, seed=12), 16)
+    told, table = row.reading(), row.tables[row.order[0]].tolist()
+    first = told.queries  # 64; what a reader's own tiles may be instead is no matter
+    before = row.mix(told, row.q)[:first]
+    later = [table[place // 16] * 16 + place % 16 for place in range(first, 70)]
+    for held in (row.keys, row.values):
+        held[later] = torch.nan
+    after = row.mix(told, row.q)[:first]
+    holds("keys after a tile's last query must not be read", torch.equal(before, after))
 
 
 def check_reading() -> None:
@@ -91,20 +117,27 @@ def check_reading() -> None:
 
 
 def check_refused() -> None:
-    """Parts that would leave out the end of a text."""
+    """Parts that leave out the end of a text, or of its last block; spans not row by row."""
     row = Row(drawn(lengths(24, 3), 1, 1, 16, seed=9), 4)
     held = 4 * row.tables.shape[1]
     what = f"parts of too few keys, where tables hold {held}"
-    args = row.q, row.keys, row.values, row.reading(), 4, 3, 8
-    said = must_raise(ValueError, what, paged_attention, *args)
-    tells(what, said, [3, 8, held])
+    args = row.q, row.keys, row.values, row.reading(), 4
+    for parts, each in ((3, 8), (held - 1, 1)):
+        said = must_raise(ValueError, what, paged_attention, *args, parts, each)
+        tells(what, said, [parts, each, held])
+    told, what = row.reading(), "spans that lie text by text"
+    turned = told.spans.T.contiguous().T
+    said = must_raise(ValueError, what, Reading, told.tables, turned, told.tiles, 1)
+    tells(what, said, ["spans", turned.stride()])
 
 
 def check_attention(board: Scoreboard) -> None:
     """On made numbers, cheap ones first."""
     check_reading()
     check_refused()
+    check_plain(board)
     check_company()
+    check_future()
     check_scores(board)
     check_rows(board)
     check_lengths(board)

@@ -113,6 +113,17 @@ class Reading:
     tiles: torch.Tensor
     queries: int
 
+    def __post_init__(self):
+        """ValueError for what a kernel would read as other numbers."""
+        for name in ("tables", "spans", "tiles"):
+            x = getattr(self, name)
+            if x.dtype != torch.int32 or x.stride(1) != 1 < x.shape[1]:
+                raise ValueError(
+                    f"{name} must be int32 and lie row by row, not "
+                    f"{x.dtype} with strides {x.stride()}; after a "
+                    "transpose `.contiguous()` moves the numbers"
+                )
+
 
 def reading(tables: torch.Tensor, spans: list[tuple[int, int, int]], G: int) -> Reading:
     """Of texts (new, computed, row of `tables`), packed in this order."""
@@ -143,8 +154,9 @@ def paged_attention(
     keys and values are a layer's pool, (slots, K, D), with the queries'
     own already in it. Where there are few texts it is worth it to cut
     their keys into `parts`, of `each` keys or, if 0, of equal length;
-    how a text is cut depends on nobody else. `tile` keys are read at
-    once. ValueError for parts that would leave out a text's end.
+    how depends on nobody else. `tile` keys are read at once: if 0, 128
+    in decode and 64 beside a prompt, which changes a text's last bits.
+    ValueError for parts that would leave out a text's end.
     """
     (T, H, D), K = q.shape, keys.shape[1]
     width = reading.tables.shape[1]
