@@ -59,7 +59,9 @@ def stopped(error: Exception, shell) -> bool:
 
 def told(error: Exception, shell) -> str:
     """The message, and where in the reader's code an error was met that the judge then took."""
-    places = (whence(cause, shell) for cause in causes(error))
+    # Triton's interpreter wraps the error of a kernel's line, once a call: that line is wanted.
+    own = (e for e in causes(error) if type(e).__name__ != "InterpreterError")
+    places = (whence(cause, shell) for cause in own)
     return "\n".join([str(error), *next(filter(None, places), [])])
 
 

@@ -88,6 +88,21 @@ def test_the_place_of_an_error_that_the_judge_took_is_told(shown):
     assert said == "SwiGLU differs\nIt was raised in half, at `return x / 2`"
 
 
+def test_the_place_within_a_kernel_is_told(shown, reader):
+    wraps = """
+class InterpreterError(Exception): pass
+
+def launch(kernel, x):
+    try:
+        kernel(x)
+    except Exception as error:
+        raise InterpreterError() from error
+"""
+    assert reader.run(f"# nanoserve/pieces.py{wraps}") is None
+    said = shown("judge(lambda: launch(half, 'two'))")
+    assert said == "SwiGLU differs\nIt was raised in half, at `return x / 2`"
+
+
 def test_the_place_is_looked_up_in_the_text_of_now(shown, reader):
     assert "at `return x / 2`" in shown("judge(lambda: half('two'))")
     assert reader.run("# nanoserve/pieces.py\ndef half(x):\n\n    return x / 3") is None
