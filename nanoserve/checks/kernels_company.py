@@ -12,13 +12,13 @@ from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.generating import sure_ids, their_model
 from nanoserve.checks.kernels_ahead import END, ahead, asked, beside, check_told, play
 from nanoserve.checks.serving import watched
-from nanoserve.checks.serving_mix import mix_of, steps_of
+from nanoserve.checks.serving_mix import mix_of, steps_of, with_their_weights
 from nanoserve.comparison import Scoreboard
-from nanoserve.engine.desk import opened
 from nanoserve.engine.plan import Plan
 from nanoserve.kernels.runner import plain
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
+from nanoserve.text import Tokenizer
 
 MODES: dict[str, dict[str, Any]] = {
     "roomy": {},
@@ -155,7 +155,9 @@ def check_only_ended(model: Llama) -> None:
 def compare_real(board: Scoreboard, path: Path) -> float:
     """Two real prompts on a checkpoint, a step ahead and cramped; the smallest margin met."""
     theirs, margins = their_model(path), []
-    model, tokenizer, _ = opened(path)
+    model = with_their_weights(theirs, path)
+    there = (path / "tokenizer.json").is_file()
+    tokenizer = Tokenizer.from_pretrained(path) if there else None
     mix = mix_of(path, theirs.config.vocab_size)[:2]
     engine = ahead(model, num_blocks=8, size=3, rows=2, budget=7)
     engine.tokenizer, engine.eos_ids = tokenizer, ()

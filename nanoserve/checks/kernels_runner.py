@@ -60,7 +60,9 @@ class Shared:
 
     def __call__(self, step: Callable, memory: Any) -> tuple:
         """A graph, and where its replays leave what they find."""
-        B = len(step()[1])
+        found = step()
+        holds("DecodeStep.step gives scores and ids", isinstance(found, tuple) and len(found) == 2)
+        B = len(found[1])
         found = self.scores[:B], self.ids[:B]
 
         def replay() -> None:
