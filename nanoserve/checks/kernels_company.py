@@ -75,12 +75,13 @@ def check_lag(model: Llama) -> None:
 
     engine.runner.launch = watched_launch
     engine.add_request("a", [1, 2, 5], SamplingParams(temperature=0, max_tokens=3, ignore_eos=True))
-    told = []
+    told, unfinished = [], []
     for _ in range(4):
-        holds("a text that is being written is unfinished", engine.has_unfinished())
+        unfinished.append(engine.has_unfinished())
         told.append([len(output.token_ids) for output in attempt("step", engine.step)])
     agree("tokens told by each step", told, [[], [1], [2], [3]])
-    agree("unfinished after it ended", engine.has_unfinished(), False)
+    unfinished.append(engine.has_unfinished())
+    agree("unfinished before each step, and after it ended", unfinished, [True] * 4 + [False])
     wanted = [("start", 1), ("start", 2), ("known", 1), ("start", 3), ("known", 2), ("known", 3)]
     agree("what happened", happened, wanted)
 

@@ -99,7 +99,9 @@ def check_records(model: Llama) -> None:
             given.append(memory)
             number = 0, len(given)
             found = step()
-            agree("rows of what is recorded: nobody's alone", {*found[1].tolist()}, {nobody})
+            agree(
+                f"rows of what is recorded (nobody's is {nobody})", {*found[1].tolist()}, {nobody}
+            )
 
             def replay():
                 for old, new in zip(found, step(), strict=True):
