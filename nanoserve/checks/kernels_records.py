@@ -59,6 +59,28 @@ def check_cut(graphs: DecodeGraphs) -> None:
         agree("a full batch is not cut", graphs.cut(64), (1, 0))
 
 
+def check_paths(model: Llama) -> None:
+    """Few texts go through the kernels for few, more through attention in parts."""
+    pool = KVPool(model.config, 3, 4, device=DEVICE)
+    graphs = DecodeGraphs(FusedLlama(model, 40), pool, Rows(3, 2, pool))
+    taken: list = []
+
+    def few(reading, newest, short):
+        taken.append(("few", len(reading.tiles), short))
+
+    def attention(q, keys, values, reading, size, *cut):
+        taken.append(("many", len(reading.tiles), cut))
+
+    graphs.few = SimpleNamespace(scores=few)
+    graphs.model = SimpleNamespace(scores=lambda *given: given[-1](None, None, None))
+    here = {"choose": lambda *given: None, "paged_attention": attention}
+    with patch.multiple("nanoserve.kernels.graphs", **here):
+        for B, short in ((1, True), (1, False), (FEW, True), (FEW, False), (FEW + 1, False)):
+            attempt("DecodeStep.step", graphs.step, B, short)
+    asked = [("few", B, short) for B in (1, FEW) for short in (True, False)]
+    agree("kernels taken", taken, [*asked, ("many", FEW + 1, graphs.cut(FEW + 1))])
+
+
 def check_records(model: Llama) -> None:
     """Every size once, the largest first, in one memory; and which graph plays for whom."""
     check_captured()
@@ -77,7 +99,9 @@ def check_records(model: Llama) -> None:
             given.append(memory)
             number = 0, len(given)
             found = step()
-            agree("rows of what is recorded", {*found[1].tolist()}, {nobody})
+            agree(
+                f"rows of what is recorded (nobody's is {nobody})", {*found[1].tolist()}, {nobody}
+            )
 
             def replay():
                 for old, new in zip(found, step(), strict=True):
@@ -95,6 +119,7 @@ def check_records(model: Llama) -> None:
         )
         agree("memory of each graph", given, [None] + [(0, 1)] * (len(sizes) - 1))
         check_plays(graphs, most)
+    check_paths(model)
     check_cut(graphs)
 
 

@@ -84,6 +84,8 @@ def check_fused(board: Scoreboard, theirs: nn.Module, model: Llama, sizes: tuple
     wanted = theirs(ids).logits[0]
     top, size = wanted.abs().max(), 3
     pool, fused = poisoned(model, 9, size), attempt("FusedLlama", FusedLlama, model, 40)
+    table = [40, model.config.head_dim // 2]
+    agree("RoPE's tables", [[*fused.cos.shape], [*fused.sin.shape]], [table, table])
     after = model.logits(model(ids.to(DEVICE)))[0].cpu()
     board.compare(None, "the model that was fused", "scores", after / top, wanted / top)
     tables = torch.tensor([[7, 3, 6, 0, 2, 5, 1, 4]], dtype=torch.int32, device=DEVICE)

@@ -9,12 +9,10 @@ from nanoserve.engine.request import Request, RequestOutput
 PENDING = -1  # a token that the card knows, and the host does not yet
 
 
-class AheadEngine(Engine):
-    """An Engine whose runner starts a step and does not wait for it.
+class Lagging(Engine):
+    """An Engine with a step on its way, which an abort or an audit awaits.
 
-    The host lags one step: it starts step n before it knows what step
-    n - 1 chose. A request that ended there without the host knowing is
-    in step n once too often, and what it got is dropped.
+    `settle`, its heir's, waits for that step and tells what it gave.
     """
 
     def begin(self) -> None:
@@ -22,6 +20,40 @@ class AheadEngine(Engine):
         # The newest step: its ids to come, and whose they are.
         self.started: tuple | None = None
         self.kept: list[RequestOutput] = []  # to be told by the next step
+
+    def end(self, request: Request) -> None:
+        """Whether its newest token, known now, is its last.
+
+        That it is full was seen when the step began.
+        """
+        reason = request.ending()
+        if reason and request.finish_reason is None:
+            self.scheduler.finish(request, reason)
+        elif reason:
+            request.finish_reason = reason
+
+    def has_unfinished(self) -> bool:
+        """Whether a request runs, or the next step has news."""
+        return bool(self.requests or self.kept)
+
+    def abort(self, request_id: str) -> bool:
+        """End a request; the next step tells of it. False: none runs."""
+        self.kept += self.settle()
+        return super().abort(request_id)
+
+    def audit(self) -> None:
+        """AssertionError where the books disagree."""
+        self.kept += self.settle()
+        super().audit()
+
+
+class AheadEngine(Lagging):
+    """An Engine whose runner starts a step and does not wait for it.
+
+    The host lags one step: it starts step n before it knows what step
+    n - 1 chose. A request that ended there without the host knowing is
+    in step n once too often, and what it got is dropped.
+    """
 
     def step(self, only_ended: bool = False) -> list[RequestOutput]:
         """Start a step, and tell what the one before it gave."""
@@ -58,28 +90,3 @@ class AheadEngine(Engine):
             if request.finish_reason or not only_ended:
                 told.append(self.output(request))
         return told
-
-    def end(self, request: Request) -> None:
-        """Whether its newest token, known now, is its last.
-
-        That it is full was seen when the step began.
-        """
-        reason = request.ending()
-        if reason and request.finish_reason is None:
-            self.scheduler.finish(request, reason)
-        elif reason:
-            request.finish_reason = reason
-
-    def has_unfinished(self) -> bool:
-        """Whether a request runs, or the next step has news."""
-        return bool(self.requests or self.kept)
-
-    def abort(self, request_id: str) -> bool:
-        """End a request; the next step tells of it. False: none runs."""
-        self.kept += self.settle()
-        return super().abort(request_id)
-
-    def audit(self) -> None:
-        """AssertionError where the books disagree."""
-        self.kept += self.settle()
-        super().audit()

@@ -70,6 +70,18 @@ class DecodeStep:
         self.tiles[:, 0] = torch.arange(most, device=device)
         self.few = FewTexts(model, pool, FEW)
 
+    def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
+        """What the next step is told; what is left is nobody's."""
+        count, pinned = len(rows), self.step_input.is_cuda
+        told = torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=pinned)
+        spans, law = told_in(told)
+        spans[0] = torch.arange(told.shape[1])
+        spans[1], spans[3] = 1, self.rows.nobody
+        spans[2:, :count] = torch.tensor([lengths, rows])
+        asked = [temperatures, points]
+        law[:, :count] = torch.tensor(asked, dtype=torch.float64)
+        self.step_input.copy_(told, non_blocking=True)
+
     def step(self, B: int, short: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores (B, V) and chosen ids (B,), which become the newest."""
         rows, (length, row) = self.rows, self.spans[2:, :B]
@@ -130,7 +142,7 @@ class DecodeGraphs(DecodeStep):
 
     def record(self, capture: Callable = captured) -> None:
         """Every size, the largest first, so that all share its memory."""
-        self.tell([], [], [], [])  # what is recorded runs too, on nobody's
+        self.tell([], [], [], [])  # each runs first, on nobody's row
         memory = None
         for B in reversed(self.sizes):
             for short in (False, True) if B <= FEW else (False,):
@@ -138,18 +150,6 @@ class DecodeGraphs(DecodeStep):
                 graph, found = capture(step, memory)
                 memory = memory or graph.pool()
                 self.graphs[B, short] = graph, *found
-
-    def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
-        """What the next step is told; what is left is nobody's."""
-        count, pinned = len(rows), self.step_input.is_cuda
-        told = torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=pinned)
-        spans, law = told_in(told)
-        spans[0] = torch.arange(told.shape[1])
-        spans[1], spans[3] = 1, self.rows.nobody
-        spans[2:, :count] = torch.tensor([lengths, rows])
-        asked = [temperatures, points]
-        law[:, :count] = torch.tensor(asked, dtype=torch.float64)
-        self.step_input.copy_(told, non_blocking=True)
 
     def play(self, count: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Scores and ids of the first `count`, until the next play."""
