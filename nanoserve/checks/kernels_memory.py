@@ -1,0 +1,59 @@
+"""What a kernel's function does with memory: beside its result, before it and after it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nanoserve.checks.common import alike, holds, must_raise
+
+WIDE = 4096  # numbers on either side of a result: more than a block has
+
+
+class Fences(TorchDispatchMode):
+    """A new tensor of floats lies between two fences of NaN, and is NaN where it was empty.
+
+    Without them a store past the end of a result is lost unseen, or ends the whole process.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        self.memories = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        out = op(*args, **(kwargs or {}))
+        if op.is_view or op._schema.is_mutable or not isinstance(out, torch.Tensor):
+            return out
+        if not (out.numel() and out.is_floating_point() and out.is_contiguous()):
+            return out
+        memory = out.new_full((out.numel() + 2 * WIDE,), torch.nan)
+        inside = memory[WIDE:-WIDE].view(out.shape)
+        if "empty" not in op.__name__:
+            inside.copy_(out)
+        self.memories.append(memory)
+        return inside
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        if error[0] is None:
+            whole = all(m[:WIDE].isnan().all() and m[-WIDE:].isnan().all() for m in self.memories)
+            holds(f"{self.name} must store nothing beside its result: look at its mask", whole)
+
+
+def must_refuse_gaps(name: str, act: Callable, **given: Any) -> None:
+    """ValueError for each tensor in turn, the same numbers with a gap behind each."""
+    for which, whole in given.items():
+        if isinstance(whole, torch.Tensor):
+            apart = torch.stack([whole, whole], -1)[..., 0]
+            said = f"{name} with {which} of strides {apart.stride()}, which no kernel knows"
+            must_raise(ValueError, said, act, *(given | {which: apart}).values())
+
+
+def must_let_go(name: str, act: Callable, first: torch.Tensor, second: torch.Tensor) -> None:
+    """What the first call gave stays as it is when the second gives its own."""
+    got = act(first)
+    kept = got.clone()
+    act(second)
+    holds(f"{name}: a result must stay as it is at the next call", alike(got, kept))
