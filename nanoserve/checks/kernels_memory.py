@@ -42,6 +42,18 @@ class Fences(TorchDispatchMode):
             holds(f"{self.name} must store nothing beside its result: look at its mask", whole)
 
 
+def stored(name: str, mine: torch.Tensor) -> None:
+    """AssertionError unless it is a tensor without NaN, which is what nobody stored anything in."""
+    came = type(mine).__name__
+    holds(f"{name}: a tensor is wanted, and {came} came", isinstance(mine, torch.Tensor))
+    lost = mine.isnan().nonzero().tolist()
+    if lost:
+        raise AssertionError(
+            f"{name}: {len(lost)} of {mine.numel()} numbers are NaN, the first at {lost[0]}. Were "
+            "they stored at all (the grid, the mask, the slot), or is it infinity over infinity?"
+        )
+
+
 def must_refuse_gaps(name: str, act: Callable, **given: Any) -> None:
     """ValueError for each tensor in turn, the same numbers with a gap behind each."""
     for which, whole in given.items():

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nanoserve.checks.common import BF16, F32, KIND, agree, alike, attempt, holds
-from nanoserve.checks.kernels_memory import Fences, must_let_go, must_refuse_gaps
+from nanoserve.checks.kernels_memory import Fences, must_let_go, must_refuse_gaps, stored
 from nanoserve.checks.law import lawful
 from nanoserve.comparison import Scoreboard
 from nanoserve.kernels.mlp import silu_mul
@@ -39,7 +39,7 @@ def hold(
     slips: Lookalikes,
 ) -> None:  # fmt: skip
     """Float32 within 1e-5 of HuggingFace's, bf16 by the law."""
-    holds(f"{name}: a tensor is wanted, and {type(mine).__name__} came", isinstance(mine, Tensor))
+    stored(name, mine)
     agree(f"{name}: dtype and shape", (mine.dtype, mine.shape), (theirs.dtype, theirs.shape))
     if mine.dtype == F32:
         there = {slip: lambda act=act: act().cpu() for slip, act in slips.items()}
