@@ -54,7 +54,7 @@ def stored(name: str, mine: torch.Tensor) -> None:
         )
 
 
-def must_refuse_gaps(name: str, act: Callable, **given: Any) -> None:
+def must_refuse(name: str, act: Callable, **given: Any) -> None:
     """ValueError for each tensor in turn, the same numbers with a gap behind each."""
     for which, whole in given.items():
         if isinstance(whole, torch.Tensor):
@@ -63,9 +63,26 @@ def must_refuse_gaps(name: str, act: Callable, **given: Any) -> None:
             must_raise(ValueError, said, act, *(given | {which: apart}).values())
 
 
-def must_let_go(name: str, act: Callable, first: torch.Tensor, second: torch.Tensor) -> None:
-    """What the first call gave stays as it is when the second gives its own."""
-    got = act(first)
+def must_let_go(name: str, act: Callable, x: torch.Tensor) -> None:
+    """What a call gave stays as it is when the next gives its own."""
+    got = act(x)
     kept = got.clone()
-    act(second)
+    act(-x)
     holds(f"{name}: a result must stay as it is at the next call", alike(got, kept))
+
+
+def must_reach(rope_write: Callable) -> None:
+    """A slot that lies past 2^31 numbers, where 32 bits turn negative; on the CPU alone.
+
+    Only what is written takes room, so the pool costs nothing there. As much lies before it, where
+    a negative address would come out.
+    """
+    if torch.cuda.is_available():
+        return
+    D = 64
+    pool = torch.empty(2**32 + 2 * D, dtype=torch.int8)[2**31 :].view(-1, 1, D)
+    qkv = torch.arange(1, 3 * D + 1, dtype=torch.int8)[None]
+    where, table = torch.tensor([len(pool) - 1], dtype=torch.int32), torch.ones(1, D // 2)
+    rope_write(qkv, table, 0 * table, 0 * where, where, pool, pool)
+    there = "cast it to tl.int64 before it is multiplied"
+    holds(f"rope_write to a slot past 2^31 numbers: {there}", alike(pool[-1, 0], qkv[0, -D:]))
