@@ -1,12 +1,15 @@
 """What a kernel's function does with memory: beside its result, before it and after it."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nanoserve.checks.common import alike, holds, must_raise
+from nanoserve.kernels.launch import INTERPRETED
 
 WIDE = 4096  # numbers on either side of a result: more than a block has
 
@@ -54,21 +57,41 @@ def stored(name: str, mine: torch.Tensor) -> None:
         )
 
 
-def must_refuse(name: str, act: Callable, **given: Any) -> None:
+def check_memory(act: Callable, **given: Any) -> None:
+    """Gaps are refused, results are the caller's, and what comes first is waited for."""
+    must_refuse(act, given)
+    must_let_go(act, given)
+    if INTERPRETED:
+        must_wait(act, given)
+
+
+def must_refuse(act: Callable, given: dict) -> None:
     """ValueError for each tensor in turn, the same numbers with a gap behind each."""
-    for which, whole in given.items():
+    for name, whole in given.items():
         if isinstance(whole, torch.Tensor):
             apart = torch.stack([whole, whole], -1)[..., 0]
-            said = f"{name} with {which} of strides {apart.stride()}, which no kernel knows"
-            must_raise(ValueError, said, act, *(given | {which: apart}).values())
+            said = f"{act.__name__} with {name} of strides {apart.stride()}, which no kernel knows"
+            must_raise(ValueError, said, act, *(given | {name: apart}).values())
 
 
-def must_let_go(name: str, act: Callable, x: torch.Tensor) -> None:
+def must_let_go(act: Callable, given: dict) -> None:
     """What a call gave stays as it is when the next gives its own."""
-    got = act(x)
+    x, *others = given.values()
+    got = act(x.clone(), *others)
     kept = got.clone()
-    act(-x)
-    holds(f"{name}: a result must stay as it is at the next call", alike(got, kept))
+    act(-x, *others)
+    holds(f"{act.__name__}: a result must stay as it is at the next call", alike(got, kept))
+
+
+def must_wait(act: Callable, given: dict) -> None:
+    """What another kernel writes is there from wait_ahead on. On a GPU only luck shows it."""
+    x, *others = given.values()
+    late = torch.full_like(x, torch.nan)
+    module = sys.modules[act.__module__]
+    with patch.object(module, "wait_ahead", lambda PDL: late.copy_(x), create=True):
+        got = act(late, *others)
+    said = "`wait_ahead(PDL)` must stand before the first load of what another kernel wrote"
+    holds(f"{act.__name__}: {said}", not bool(got.isnan().any()))
 
 
 def must_reach(rope_write: Callable) -> None:
