@@ -4,6 +4,7 @@
 site sees; LaTeX would need every drawing and every interactive figure a second time.
 """
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -137,4 +138,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # there are none
     sys.exit(main())

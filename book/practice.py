@@ -11,6 +11,7 @@ A notebook that is there already is never overwritten. The pages and pictures be
 copied anew each time, so that links work: those to a heading name it as JupyterLab does.
 """
 
+import argparse
 import ast
 import os
 import re
@@ -187,4 +188,5 @@ def main(target: Path = ROOT / "practice") -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # there are none
     sys.exit(main())
