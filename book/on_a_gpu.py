@@ -13,7 +13,7 @@ measured = json.loads((Path(__file__).resolve().parent / "bench-gpu.json").read_
 
 
 def where() -> str:
-    """The card, the versions and the date."""
+    """The card, the versions and the date, in two lines that fit a telephone."""
     m = measured["machine"]
     versions = f"torch {m['torch'].partition('+')[0]}, Triton {m['triton']}"
-    return f"Measured on one {m['card']}, {versions}, {m['date']}."
+    return f"Measured on one {m['card']},\n{versions}, {m['date']}."
