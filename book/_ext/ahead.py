@@ -33,7 +33,7 @@ JOBS = int(os.environ.get("NANOSERVE_JOBS", 2))  # a kernel takes up to 2 GB
 def cores_shared(jobs: int) -> Iterator[None]:
     """Kernels that begin meanwhile get their share of the cores, unless the reader has said more.
 
-    Threads of two notebooks get in each other's way: together they take half as long again.
+    Threads of two notebooks get in each other's way, and cost both more than they bring.
     """
     if "OMP_NUM_THREADS" in os.environ:
         yield
