@@ -7,7 +7,10 @@ the script works, and writes nothing.
 """
 
 import argparse
+import importlib.util
 import json
+import subprocess
+import sys
 import time
 import traceback
 from datetime import datetime, timezone
@@ -95,6 +98,11 @@ def main() -> None:
             if args.json:
                 args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(f"{time.monotonic() - began:6.1f} s: done")
+    if args.json and not args.parts and importlib.util.find_spec("vllm"):
+        del model
+        torch.cuda.empty_cache()
+        beside = [sys.executable, RESULTS.parent / "gpu_vllm.py", "--json", args.json]
+        subprocess.run(beside, check=True)
 
 
 if __name__ == "__main__":

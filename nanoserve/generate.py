@@ -59,7 +59,8 @@ def check_ids(config: ModelConfig, prompt_ids: Sequence[int]) -> None:
     if not len(prompt_ids):
         raise ValueError("the prompt is empty: there is no token to go on from")
     for place, token in enumerate(prompt_ids):
-        if isinstance(token, bool) or not isinstance(token, Integral):
+        whole = type(token) is int or isinstance(token, Integral)
+        if not whole or isinstance(token, bool):
             raise ValueError(f"prompt id {place} is no int: {token!r}")
         if not 0 <= token < config.vocab_size:
             raise ValueError(

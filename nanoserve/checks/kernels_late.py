@@ -1,11 +1,13 @@
 """The path of few texts where memory is late, and in an engine: Day 25."""
 
 import random
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from triton.runtime.interpreter import interpreter_builder
 
 from nanoserve.checks.common import BF16, agree, attempt, holds
 from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, heads, made
@@ -25,37 +27,58 @@ from nanoserve.sampling import SamplingParams
 
 
 class Late:
-    """Memory as it may be under programmatic dependent launch, at its worst.
+    """Memory as it may be under programmatic dependent launch, at its worst; in a `with`.
 
-    Up to its wait a program finds only weights: what kernels write is NaN. From there on the
-    weights are NaN: whoever asks for them only then has let memory rest.
+    A program finds only weights, and NaN in all that kernels write, until it lets the next one in.
+    From there to its wait it finds nothing at all, and after that only what kernels write: whoever
+    asks for weights too late has let memory rest.
     """
 
     def __init__(self, weights: list[torch.Tensor], written: list[torch.Tensor]):
         self.weights, self.written = weights, written
         self.kept = {id(t): t.clone() for t in (*weights, *written)}
-        self.there, self.programs = written, 0
+        self.there, self.let_in = written, 0
         self.wrong: list[str] = []  # what watched kernels did
 
-    def swap(self, shown: list[torch.Tensor], hidden: list[torch.Tensor]) -> None:
-        """From now on a program finds these, and not those."""
+    def __enter__(self) -> "Late":
+        programs = interpreter_builder.set_grid_idx
+        self.begins = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
+        self.begins.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.begins.stop()
+
+    def show(self, shown: list[torch.Tensor]) -> None:
+        """From now on a program finds these alone."""
         if self.there is shown:
             return
-        for t in hidden:
-            self.kept[id(t)].copy_(t)
+        if self.there is self.written:
+            for t in self.written:
+                self.kept[id(t)].copy_(t)
+        for t in (*self.weights, *self.written):
             t.fill_(torch.nan if t.is_floating_point() else 0)
         for t in shown:
             t.copy_(self.kept[id(t)])
         self.there = shown
 
-    def begin(self, PDL) -> None:
-        """In the place of let_next: a program begins."""
-        self.programs += 1
-        self.swap(self.weights, self.written)
+    def begin(self, programs: Callable) -> Callable:
+        """In the place of the interpreter's step to the next program."""
+
+        def begun(*place):
+            programs(*place)
+            self.show(self.weights)
+
+        return begun
+
+    def let_next(self, PDL) -> None:
+        """In the place of the kernels' own: the next one's questions come now."""
+        self.let_in += 1
+        self.show([])
 
     def wait(self, PDL) -> None:
         """In the place of wait_ahead: the kernel ahead is done."""
-        self.swap(self.written, self.weights)
+        self.show(self.written)
 
 
 class Watched:
@@ -67,12 +90,15 @@ class Watched:
 
     def __getitem__(self, grid: tuple):
         def run(*given, **named):
-            begun = self.late.programs
-            self.kernel[grid](*given, **named)
-            if self.late.programs == begun:
+            let_in = self.late.let_in
+            with self.late:
+                self.kernel[grid](*given, **named)
+            if self.late.let_in == let_in:
                 self.late.wrong.append(f"{self.name} never says let_next(PDL)")
             elif self.late.there is self.late.weights:
                 self.late.wrong.append(f"{self.name} never waits: wait_ahead(PDL)")
+            elif self.late.there is not self.late.written:
+                self.late.wrong.append(f"{self.name} does not wait last: wait_ahead(PDL)")
             elif self.out.isnan().any():
                 self.late.wrong.append(f"{self.name} computes NaN")
 
@@ -92,12 +118,11 @@ def check_late(board: Scoreboard) -> None:
     fused = FusedLlama(model, 64)
     few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
     late = Late(weights_of(fused), [few.x, few.q, few.act, texts.pool.k, texts.pool.v, newest])
-    late.there = late.written
     outs = {"begin": few.x, "qkv": few.q, "add": few.x, "gate_up": few.act, "head": few.out}
     step = {f"{n}_kernel": Watched(f"{n}_kernel", late, out) for n, out in outs.items()}
-    with patch.multiple(decode, let_next=late.begin, wait_ahead=late.wait, **step):
+    with patch.multiple(decode, let_next=late.let_next, wait_ahead=late.wait, **step):
         scores = attempt("scores, with late memory", few.scores, reading, newest, True).clone()
-    order = "first let_next, then ask for weights and gains, wait_ahead, and only then all else"
+    order = "first ask for weights and gains, then let_next, wait_ahead, and only then all else"
     holds(f"where memory is late: {order}", not late.wrong, "".join(late.wrong[:1]))
     for t in late.weights:
         t.copy_(late.kept[id(t)])

@@ -65,7 +65,7 @@ class Row:
             spans.append(Span(blocks, before, new))
             slots = slots_of(blocks, before, size).to(DEVICE)
             for held, x in ((self.keys, texts[i][1]), (self.values, texts[i][2])):
-                held[slots] = x[0, :, :before].transpose(0, 1).to(DEVICE)
+                held[slots] = x[0, :, :before].transpose(0, 1).to(held)
         self.tables = wide.to(DEVICE)[:, : tables.shape[1]]
         q, k, v = (
             torch.cat([text[i][:, :, -text[0].shape[2] :] for text in texts], 2).to(DEVICE, dtype)

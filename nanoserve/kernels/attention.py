@@ -31,7 +31,7 @@ def add_tile(top, total, mix, scores, v):
     return higher, total, mix
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["WIDTH", "N"])
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, out_ptr, top_ptr, total_ptr,
     table_ptr, span_ptr, tile_ptr, scale, WIDTH, N,
@@ -45,7 +45,8 @@ def attention_kernel(
     rows and D numbers."""
     let_next(PDL)
     # 1. Whose queries: the tile names a span and the first token in it.
-    tile, kv, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    tile, kv = tl.program_id(0) // K, tl.program_id(0) % K
+    part = tl.program_id(1)
     span = tl.load(tile_ptr + 2 * tile)
     first = tl.load(tile_ptr + 2 * tile + 1)
     row = tl.load(span_ptr + span).to(tl.int64)
@@ -132,9 +133,12 @@ def reading(tables: torch.Tensor, spans: list[tuple[int, int, int]], G: int) -> 
     row, told, tiles = 0, [], []
     for i, (new, computed, table) in enumerate(spans):
         told.append((row, new, computed, table))
-        tiles += [(i, first) for first in range(0, new, queries)]
+        for first in range(0, new, queries):
+            keys = computed + min(first + queries, new)
+            tiles.append((-keys, i, first))
         row += new
     told = [*zip(*told, strict=True)]
+    tiles = [tile for _, *tile in sorted(tiles)]  # most keys first
     told, tiles = (torch.tensor(x, dtype=torch.int32).to(tables.device) for x in (told, tiles))
     return Reading(tables, told, tiles, queries)
 
@@ -171,7 +175,7 @@ def paged_attention(
     if parts > 1:
         out = q.new_empty(T * H, parts, D, dtype=torch.float32)
         top, total = (q.new_empty(T * H, parts, dtype=torch.float32) for _ in "tt")
-    attention_kernel[(len(reading.tiles), K, parts)](
+    attention_kernel[(len(reading.tiles) * K, parts)](
         q, keys, values, out, top, total, reading.tables,
         reading.spans, reading.tiles, D**-0.5 * LOG2E,
         reading.tables.stride(0), reading.spans.stride(0),

@@ -20,16 +20,22 @@ from nanoserve.kernels.launch import early, let_next, wait_ahead
 
 
 @triton.jit
+def read_once(at, real):
+    """Weights, which nobody wants again before the next token."""
+    return tl.load(at, mask=real, other=0.0, eviction_policy="evict_first")
+
+
+@triton.jit
 def add_kernel(
     a_ptr, w_ptr, x_ptr, B: tl.constexpr, N: tl.constexpr,
     N2: tl.constexpr, C: tl.constexpr, R: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """R rows of a matrix (C, N), for all B texts: x += w a."""
-    let_next(PDL)
     r, n = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, N2)
     at = w_ptr + r[:, None].to(tl.int64) * N + n[None, :]
     real = (r < C)[:, None] & (n < N)[None, :]
-    w = tl.load(at, mask=real, other=0.0)  # (R, N2), on its way
+    w = read_once(at, real)  # (R, N2), on its way
+    let_next(PDL)
     wait_ahead(PDL)
     for b in tl.static_range(B):
         a = tl.load(a_ptr + b * N + n, mask=n < N, other=0.0)
@@ -55,13 +61,12 @@ def gate_up_kernel(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """R channels, of all B texts: norm, both products, silu(gate) * up."""
-    let_next(PDL)
     r, c = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, C2)
     real = (r < F)[:, None] & (c < C)[None, :]
     at = w_ptr + r[:, None].to(tl.int64) * C + c[None, :]
-    gate = tl.load(at, mask=real, other=0.0)
-    up = tl.load(at + F * C, mask=real, other=0.0)
+    gate, up = read_once(at, real), read_once(at + F * C, real)
     gain = tl.load(gain_ptr + c, mask=c < C, other=0.0)
+    let_next(PDL)
     wait_ahead(PDL)
     for b in tl.static_range(B):
         h = normed(x_ptr + b * C, gain, eps, C, C2)[None, :]
@@ -79,16 +84,15 @@ def qkv_kernel(
     P: tl.constexpr, SIZE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """P pairs of a head, of all B texts; k and v go to the pool."""
-    let_next(PDL)
     half: tl.constexpr = D // 2
     each: tl.constexpr = half // P  # programs of a head
     head, c = tl.program_id(0) // each, tl.arange(0, C2)
     i = tl.program_id(0) % each * P + tl.arange(0, P)
     real = (c < C)[None, :]
     at = w_ptr + (head * D + i)[:, None].to(tl.int64) * C + c[None, :]
-    first = tl.load(at, mask=real, other=0.0)
-    second = tl.load(at + half * C, mask=real, other=0.0)
+    first, second = read_once(at, real), read_once(at + half * C, real)
     gain = tl.load(gain_ptr + c, mask=c < C, other=0.0)
+    let_next(PDL)
     wait_ahead(PDL)
     for b in tl.static_range(B):
         place = tl.load(span_ptr + 2 * N + b)
@@ -131,12 +135,12 @@ def head_kernel(
     C: tl.constexpr, C2: tl.constexpr, R: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """R tokens' scores, for all B texts: the final norm, and the head."""
-    let_next(PDL)
     r, c = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, C2)
     at = w_ptr + r[:, None].to(tl.int64) * C + c[None, :]
     real = (r < V)[:, None] & (c < C)[None, :]
-    w = tl.load(at, mask=real, other=0.0)
+    w = read_once(at, real)
     gain = tl.load(gain_ptr + c, mask=c < C, other=0.0)
+    let_next(PDL)
     wait_ahead(PDL)
     for b in tl.static_range(B):
         h = normed(x_ptr + b * C, gain, eps, C, C2)[None, :]

@@ -46,15 +46,16 @@ class Rows:
         )
 
 
-def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a step is told, as parts of `memory`, (4, N) in int64.
+def told_in(memory: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What a step is told, as parts of `memory`, (5, N) in int64.
 
-    The spans of N texts of one new token, (4, N) in int32 as attention
-    reads them; and the temperature and the point of each, (2, N) in
-    float64.
+    Of N texts of one new token: the spans (4, N) and the tiles (N, 2),
+    in int32 as attention reads them; and the temperature and the point
+    of each, (2, N) in float64.
     """
     spans = memory[:2].view(torch.int32).view(4, -1)
-    return spans, memory[2:].view(torch.float64)
+    tiles = memory[2].view(torch.int32).view(-1, 2)
+    return spans, tiles, memory[3:].view(torch.float64)
 
 
 class DecodeStep:
@@ -64,20 +65,20 @@ class DecodeStep:
         self.model, self.pool, self.rows = model, pool, rows
         most, device = rows.nobody, pool.k.device
         # What a step is told, in one piece of memory.
-        self.step_input = torch.zeros(4, most, dtype=torch.int64, device=device)
-        self.spans, self.law = told_in(self.step_input)
-        self.tiles = torch.zeros(most, 2, dtype=torch.int32, device=device)
-        self.tiles[:, 0] = torch.arange(most, device=device)
+        self.step_input = torch.zeros(5, most, dtype=torch.int64, device=device)
+        self.spans, self.tiles, self.law = told_in(self.step_input)
         self.few = FewTexts(model, pool, FEW)
 
     def tell(self, rows: list, lengths: list, temperatures: list, points: list) -> None:
         """What the next step is told; what is left is nobody's."""
         count, pinned = len(rows), self.step_input.is_cuda
         told = torch.zeros(self.step_input.shape, dtype=torch.int64, pin_memory=pinned)
-        spans, law = told_in(told)
-        spans[0] = torch.arange(told.shape[1])
+        spans, tiles, law = told_in(told)
+        spans[0] = tiles[:, 0] = torch.arange(told.shape[1])
         spans[1], spans[3] = 1, self.rows.nobody
         spans[2:, :count] = torch.tensor([lengths, rows])
+        # The longest first: it would be the last to be done, too.
+        tiles[:count, 0] = spans[2, :count].argsort(descending=True)
         asked = [temperatures, points]
         law[:, :count] = torch.tensor(asked, dtype=torch.float64)
         self.step_input.copy_(told, non_blocking=True)

@@ -71,6 +71,8 @@ class GPURunner:
         if pool.k.is_cuda:  # elsewhere there are none: every step is computed as it is
             with torch.inference_mode():
                 self.graphs.record()
+                # A prompt of two, on nobody's row: what it takes is compiled before anybody waits.
+                self.read(Plan((Share(None, 0, (0, 0), True),)), [self.rows.nobody])
 
     @property
     def can_lag(self) -> bool:
@@ -116,9 +118,8 @@ class GPURunner:
         rows, due = self.place([s.request for s in plan.shares]), plan.sampling
         params = [share.request.params for share in due]
         # Of a draw: the place in the output is all that is known, whether or not its id is.
-        points = [
-            uniform(p.seed, len(s.request.output_ids)) for p, s in zip(params, due, strict=True)
-        ]
+        written = [len(r.tokens) - len(r.prompt_ids) for r in (share.request for share in due)]
+        points = [uniform(p.seed, n) for p, n in zip(params, written, strict=True)]
         temperatures = [0.0 if p.temperature < GREEDY else p.temperature for p in params]
         simple = not self.special
         if simple and len(due) == len(plan.shares) == sum(len(s.ids) for s in plan.shares):
