@@ -144,7 +144,8 @@ def check_batches(board: Scoreboard) -> None:
         check_packing()  # first: it says in words what scores cannot
         check_rows(board, model, theirs)
         check_parts(model, half)
-        check_texts(model, half)
+        if variant is VARIANTS[0]:  # what is drawn, and for whom, is the same in any shape
+            check_texts(model, half)
 
 
 @torch.inference_mode()

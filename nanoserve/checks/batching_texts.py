@@ -107,13 +107,14 @@ def check_drop_outs(model: Llama, alone: list[Generated]) -> None:
 
 
 def check_joining(model: Llama, alone: list[Generated]) -> None:
-    """Texts that begin while others go on, the newest first in the row, are the texts alone."""
+    """Texts that begin while others go on, first in the row or second, are the texts alone."""
     drafts, running = [], []
     for prompt, params in zip(PROMPTS[:5], MIXED[:5], strict=True):
         drafts += attempt("begin", begin, model, [tuple(prompt)], [params])
         holds("begin must read nothing", drafts[-1].cache.length == 0)
         agree("places in its cache", drafts[-1].cache.max_len, len(prompt) + params.max_tokens - 1)
-        running = [drafts[-1], *(d for d in running if not d.reason)]
+        running = [d for d in running if not d.reason]
+        running.insert(len(drafts) % 2, drafts[-1])
         with watched(model) as given:
             attempt("write_one", write_one, model, running, 3)
         rows = [row.shape[0] for row in given]

@@ -90,7 +90,7 @@ TEMPLATES = {
         "{{ nothing }}{% if add_generation_prompt %}go{% endif %}{{ add_generation_prompt }}"
     ),
     "slices": "{% for m in messages[1:] %}{{ m.content[:3] }}{{ m.get('name', '-') }}{% endfor %}",
-    "markup stays": "{{ '<b>&' ~ messages[0].content ~ '\"' }}",
+    "markup stays": "{{ '<b>&\U000f0000' ~ messages[0].content ~ '\"' }}",
 }
 # What is refused, and a word that the refusal must have.
 WRONG_CHATS = (

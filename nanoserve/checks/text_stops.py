@@ -1,5 +1,6 @@
-"""Stop texts, in every text, cut into tokens in every way: Day 12."""
+"""Stop texts and forged names, in every text, cut in every way: Day 12."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import product
@@ -9,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from nanoserve.checks.common import agree, attempt, must_raise
 from nanoserve.checks.text_streams import MARK, streamed
-from nanoserve.template import open_end
+from nanoserve.template import either, fenced, open_end
 from nanoserve.text import Detokenizer, Tokenizer
 
 
@@ -84,6 +85,35 @@ def check_open_end(texts: Collection[str]) -> None:
     for text, words in product(["", *texts, "xab"], [(), *STOPS]):
         mine = attempt("open_end", open_end, text, words)
         agree(f"open_end({text!r}, {words})", mine, longest_begun(text, words))
+
+
+NAMES = (("aba",), ("ab", "bba"), ("aab", "ab", "abab"))
+
+
+def check_fences() -> None:
+    """Texts of up to five letters, with parts of names around them: no name outside a fence."""
+    texts = ["".join(w) for n in range(1, 6) for w in product("ab", repeat=n)]
+    off = str.maketrans("", "", "()")
+    for names in NAMES:
+        for name in names:
+            found = re.match(either(names), name)
+            agree(f"what either({names}) finds in {name!r}", found and found[0], name)
+        cuts = [(name, n) for name in names for n in range(1, len(name))]
+        parts = {name[:n] for name, n in cuts} | {name[n:] for name, n in cuts}
+        tame = ["", *sorted(part for part in parts if not has(part, names))]
+        for text in texts:
+            what = f"{text!r} fenced for the names {names}"
+            mine = attempt("fenced", fenced, text, names, "()", True)
+            agree(f"{what}, fences taken off", mine.translate(off), text)
+            outside = re.sub(r"\(\w+\)", "|", mine)
+            for before, after in product(tame, repeat=2):  # a template may write these
+                there = has(before + outside + after, names)
+                agree(f"{what} is {mine!r}: names outside, in {before}..{after}", there, [])
+
+
+def has(text: str, names: Collection[str]) -> list[str]:
+    """The names that are in a text."""
+    return [name for name in names if name in text]
 
 
 def check_stop(tokenizer: Tokenizer, ids: list[int], parts: list[str], stops: Sequence) -> None:

@@ -62,6 +62,8 @@ def sequences(ours: Tokenizer, theirs: Any, times: int) -> Iterator[list[int]]:
         ids = ours.encode(text)
         yield ids
         yield sound(ours, ids[draw.randrange(len(ids) + 1) :])
+    if ours.spelling.hex:  # bytes as tokens, with the space first that may be nothing there
+        yield [ours.library.token_to_id(f"<0x{byte:02X}>") for byte in b" a b"]
     for _ in range(times):
         ids = [draw.randrange(size + 2) for _ in range(24)]
         ids += [*draw.sample(sorted(ours.control), min(2, len(ours.control))), ids[0]]
