@@ -74,26 +74,26 @@ def check_stream(model: Llama) -> None:
 
 def check_begun(model: Llama) -> None:
     """A stream behind a cache that holds the prompt's beginning reads the rest alone."""
-    prompt = tokens(1, 9)[0].tolist()
-    # What is in the cache counts for the penalties too.
-    params = SamplingParams(seed=4, repetition_penalty=1.8, max_tokens=5, ignore_eos=True)
+    prompt = tokens(1, 40)[0].tolist()
+    # The penalty is for all of the prompt, what the cache holds too.
+    params = replace(GREEDY, repetition_penalty=5.0, max_tokens=9)
     wanted = generate(model, prompt, params).token_ids
-    for held in (0, 3, 8):
-        cache = KVCache(model.config, 1, 13)  # the last token is not read
+    for held in (0, 17, 39):
+        cache = KVCache(model.config, 1, 48)  # the last token is not read
         if held:
             next_logits(model, cache, prompt[:held])
-        name = f"a stream whose cache holds {held} of 9 tokens"
+        name = f"a stream whose cache holds {held} of 40 tokens"
         with passes(model) as seen:
             parts = attempt(name, list, attempt(name, stream, model, prompt, params, cache))
         agree(f"ids of {name}", [part.token_ids[0] for part in parts], wanted)
-        agree(f"passes (tokens, first and last position) of {name}", seen[0], (9 - held, held, 8))
-        agree(f"length of the cache after {name}", cache.length, 13)
-    cache.truncate(9)
+        agree(f"passes (tokens, first and last position) of {name}", seen[0], (40 - held, held, 39))
+        agree(f"length of the cache after {name}", cache.length, 48)
+    cache.truncate(40)
     said = must_raise(ValueError, "all of the prompt held", stream, model, prompt, params, cache)
-    tells("all of the prompt held", said, [9])
-    short = KVCache(model.config, 1, 12)
+    tells("all of the prompt held", said, [40])
+    short = KVCache(model.config, 1, 47)
     said = must_raise(ValueError, "a cache a place too small", stream, model, prompt, params, short)
-    tells("a cache a place too small", said, [9, 5, 12])
+    tells("a cache a place too small", said, [40, 9, 47])
 
 
 def check_limits(model: Llama) -> None:
