@@ -74,7 +74,7 @@ def cache_as_heavy(config, dtype: torch.dtype) -> dict[str, Any]:
 
     def wrong(n: float) -> str:
         if abs(n / right - 2) < 0.02:
-            return "bytes a token are the same in K and in V: count both"
+            return "twice as many: count K and V both, and two bytes a weight"
         return "too many" if n > right else "too few"
 
     return {"right": right, "wrong": wrong}

@@ -197,11 +197,16 @@ def stream(
     before it "". Errors are raised by this call, before any work. A
     `cache` that holds the prompt's first tokens saves reading them.
     """
-    params = settle(model, prompt_ids, params)
-    if cache is not None and cache.length >= len(prompt_ids):
+    params, T = settle(model, prompt_ids, params), len(prompt_ids)
+    if cache is not None and cache.length >= T:
         raise ValueError(
             f"the cache holds {cache.length} tokens and the prompt has "
-            f"{len(prompt_ids)}: truncate it, at least one must be read"
+            f"{T}: truncate it, at least one must be read"
+        )
+    if cache is not None and cache.max_len < T + params.max_tokens - 1:
+        raise ValueError(
+            f"{T} prompt ids and max_tokens {params.max_tokens} do "
+            f"not fit into a cache of {cache.max_len} places"
         )
     return pieces(model, list(prompt_ids), params, cache)
 

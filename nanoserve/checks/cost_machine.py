@@ -38,6 +38,7 @@ def check_measure() -> None:
 
     def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         kinds.add((x.dtype, weight.dtype))
+        written.add(bool(weight[0].any()))
         read[weight.data_ptr()] = weight.nbytes
         rows.add(x.numel() // x.shape[-1])
         return linear(x, weight)
@@ -50,13 +51,15 @@ def check_measure() -> None:
         runs.append((max(rows, default=0), sum(read.values()), counter.get_total_flops()))
         return 2.0
 
-    read, rows, kinds = {}, set(), set()
+    read, rows, kinds, written = {}, set(), set(), set()
     machine = attempt("measure", measure, product, seconds)
     agree("what measure gives", type(machine), Machine)
     agree("works that measure times", len(runs), 2)
     holds(
         "each work of measure must multiply by the `product` it is given", all(r[0] for r in runs)
     )
+    # Pages that were never written are all one page, which a cache holds.
+    holds("weights that measure reads must have been written, and not be 0", written == {True})
     agree("dtypes that measure multiplies", kinds, {(torch.float32, torch.float32)})
     (few, nbytes, _), (many, _, flops) = sorted(runs)
     agree("rows of the work that reads", few, 1)

@@ -11,6 +11,8 @@ from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import greedy_prompts, sure_ids, their_greedy, watched
 from nanoserve.checks.generating_pieces import (
     GREEDY,
+    agree_passes,
+    check_begun,
     check_limits,
     check_stream,
     passes,
@@ -18,7 +20,7 @@ from nanoserve.checks.generating_pieces import (
 )
 from nanoserve.checks.model import VOCAB, tokens
 from nanoserve.comparison import Scoreboard
-from nanoserve.generate import Generated, generate, greedy
+from nanoserve.generate import Generated, eos_ids, generate, greedy
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams, logprobs_of, process, sample
 
@@ -37,9 +39,10 @@ def compare_generate(board: Scoreboard, path: Path, theirs: nn.Module, model: Ll
         prompt = [i % model.config.vocab_size for i in prompt]  # a chosen one may have few
         ids, steps = their_greedy(theirs, prompt, most, stops)  # (n, V)
         params = replace(GREEDY, max_tokens=most, stop_token_ids=stops)
-        with watched(model) as given:
-            mine = attempt(f"generate from {prompt[:4]}", generate, model, prompt, params)
         name = f"prompt {prompt[:4]}"
+        with watched(model) as given, passes(model) as seen:
+            mine = attempt(f"generate from {prompt[:4]}", generate, model, prompt, params)
+        agree_passes(f"generate, {name}", seen, len(prompt), len(mine.token_ids))
         board.compare(path, "ids of generate", name, *sure_ids(mine.token_ids, ids, steps))
         sizes = {rows.numel() for rows in given}
         holds("a step must put one position through the head", sizes == {steps.shape[-1]})
@@ -71,10 +74,10 @@ def check_generate(model: Llama) -> None:
     """On a made model with a context of 64: everything that `generate` promises."""
     ends = (11, 17)
     model.config = replace(model.config, eos_token_id=ends)
-    check_greedy_texts(model)
     check_sampled(model, ends)
     check_ends(model)
     check_stream(model)
+    check_begun(model)
     check_limits(model)
 
 
@@ -85,9 +88,7 @@ def check_greedy_texts(model: Llama) -> None:
         before = list(prompt)
         with passes(model) as seen:
             mine = attempt("generate", generate, model, prompt, replace(GREEDY, max_tokens=9))
-        wanted = [(T, 0, T - 1)] + [(1, T + i, T + i) for i in range(8)]
-        what = f"passes for 9 tokens after {T} (tokens, first position, last position)"
-        agree(what, seen, wanted)
+        agree_passes("generate", seen, T, 9)
         agree("the caller's prompt after generate", prompt, before)
         agree(f"greedy ids after {T}", mine.token_ids, greedy(model, prompt, 9))
         agree("finish_reason, logprobs", (mine.finish_reason, mine.logprobs), ("length", None))
@@ -114,6 +115,9 @@ def check_ends(model: Llama) -> None:
     """Stop ids of the params and of the config, at every place, heeded, ignored and held back."""
     prompt = tokens(1, 5)[0].tolist()
     config, free = model.config, greedy(model, prompt, 9)
+    for eos, wanted in ((None, ()), (0, (0,)), (7, (7,)), ((0, 7), (0, 7))):
+        mine = attempt("eos_ids", eos_ids, replace(config, eos_token_id=eos))
+        agree(f"eos_ids where eos_token_id is {eos}", mine, wanted)
     unused = next(i for i in range(VOCAB) if i not in free)
 
     def same(what: str, wanted: int, eos: Any = None, **given: Any) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from nanoserve.checks.common import agree, attempt, holds, must_raise
+from nanoserve.cache import KVCache
+from nanoserve.checks.common import agree, attempt, holds, must_raise, tells
 from nanoserve.checks.generating import watched
 from nanoserve.checks.model import VOCAB, tokens
-from nanoserve.generate import generate, stream
+from nanoserve.generate import generate, next_logits, stream
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
 
@@ -31,6 +32,13 @@ def passes(model: Llama) -> Iterator[list[tuple]]:
         yield seen
     finally:
         hook.remove()
+
+
+def agree_passes(what: str, seen: list[tuple], T: int, new: int) -> None:
+    """AssertionError unless T tokens were read in one pass, and those made in one each."""
+    wanted = [(T, 0, T - 1)] + [(1, T + i, T + i) for i in range(new - 1)]
+    what = f"{what}: passes for {new} tokens after {T} (tokens, first position, last position)"
+    agree(what, seen, wanted)
 
 
 def same_logprobs(what: str, mine: Any, wanted: Any) -> None:
@@ -62,6 +70,30 @@ def check_stream(model: Llama) -> None:
     two = [stream(model, prompt, params) for _ in range(2)]
     mixed = [[part.token_ids[0] for part in pair] for pair in zip(*two, strict=True)]
     agree("ids of two streams at once", mixed, [[i, i] for i in ids])
+
+
+def check_begun(model: Llama) -> None:
+    """A stream behind a cache that holds the prompt's beginning reads the rest alone."""
+    prompt = tokens(1, 40)[0].tolist()
+    # The penalty is for all of the prompt, what the cache holds too.
+    params = replace(GREEDY, repetition_penalty=5.0, max_tokens=9)
+    wanted = generate(model, prompt, params).token_ids
+    for held in (0, 17, 39):
+        cache = KVCache(model.config, 1, 48)  # the last token is not read
+        if held:
+            next_logits(model, cache, prompt[:held])
+        name = f"a stream whose cache holds {held} of 40 tokens"
+        with passes(model) as seen:
+            parts = attempt(name, list, attempt(name, stream, model, prompt, params, cache))
+        agree(f"ids of {name}", [part.token_ids[0] for part in parts], wanted)
+        agree(f"passes (tokens, first and last position) of {name}", seen[0], (40 - held, held, 39))
+        agree(f"length of the cache after {name}", cache.length, 48)
+    cache.truncate(40)
+    said = must_raise(ValueError, "all of the prompt held", stream, model, prompt, params, cache)
+    tells("all of the prompt held", said, [40])
+    short = KVCache(model.config, 1, 47)
+    said = must_raise(ValueError, "a cache a place too small", stream, model, prompt, params, short)
+    tells("a cache a place too small", said, [40, 9, 47])
 
 
 def check_limits(model: Llama) -> None:
