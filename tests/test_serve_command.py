@@ -72,11 +72,11 @@ def test_who_is_being_answered_when_it_ends_gets_an_answer(folder, sign):
         def ask(i: int) -> None:
             body = {"prompt": [5 + i] * 20, "max_tokens": 100, "ignore_eos": True}
             body |= {"stream": i % 2 == 1}
-            with suppress(httpx.TransportError):  # of who comes when nobody is there any more
-                with clients[i].stream("POST", f"{url}/v1/completions", json=body) as answer:
-                    got[i] = answer  # if it is cut from here on, it has no text
-                    begun.set()
-                    answer.read()
+            asked = clients[i].stream("POST", f"{url}/v1/completions", json=body)
+            with suppress(httpx.TransportError), asked as answer:  # or it came too late
+                got[i] = answer  # if it is cut from here on, it has no text
+                begun.set()
+                answer.read()
 
         threads = [threading.Thread(target=ask, args=[i]) for i in range(6)]
         for thread in threads:
