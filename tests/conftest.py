@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from environment import settle
+from hypothesis import HealthCheck, settings
 
 settle()  # inherited by the kernels that nbval starts
 # A shell's job in the background ignores Ctrl-C, and so would all that tests start.
@@ -15,6 +16,10 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // workers)))
 for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
     del os.environ[name]  # what is asked for here answers on 127.0.0.1
+# What hypothesis tries is the same in each run, and a busy machine is no fault.
+SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("the same", derandomize=True, **SLOW)
+settings.load_profile("the same")
 
 
 @pytest.fixture

@@ -14,14 +14,16 @@ class Hub:
     """Serves one repository. `faults[name]` is a list, one taken at each request of that file.
 
     A fault is a status (404, 429, 500), ("gate", status, code, message), ("redirect", address),
-    or one of "cut" and "reset" (in the middle), "stall", "whole" (ranges ignored), "short" and
-    "corrupt". The name "info" stands for the repository's listing.
+    or one of "cut" and "reset" (in the middle), "stall" (there, for 5 s), "hold" (there, until the
+    hub is closed), "whole" (ranges ignored), "short" and "corrupt". The name "info" stands for the
+    repository's listing.
     """
 
     def __init__(self, repo: str, files: dict[str, bytes], commit: str = "c0ffee" * 6 + "c0ff"):
         self.repo, self.files, self.commit = repo, files, commit
         self.faults: dict[str, list] = {}
         self.asked: list[tuple[str, str | None, str | None]] = []  # name, Range, Authorization
+        self.closed = threading.Event()
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +44,7 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, args=[0.05], daemon=True).start()
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -106,11 +109,13 @@ class Hub:
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         request.end_headers()
-        if fault not in ("cut", "reset", "stall"):
+        if fault not in ("cut", "reset", "stall", "hold"):
             request.wfile.write(body)
             return
         request.wfile.write(body[: len(body) // 2])
         request.wfile.flush()
+        if fault == "hold":
+            self.closed.wait()
         time.sleep(5 if fault == "stall" else 0.2)
         if fault == "reset":
             linger = struct.pack("ii", 1, 0)  # close with RST: what was sent is not confirmed

@@ -60,7 +60,7 @@ class Site:
         self.address, self.axe = address, AXE_FILE_PATH.read_text(encoding="utf-8")
         self.files = SITE.as_uri() + "/"
         self.context = browser.new_context(viewport=WIDE, reduced_motion="reduce")
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(60_000)
         self.page = self.context.new_page()
         self.log: list[str] = []
         self.asked: list[str] = []

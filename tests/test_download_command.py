@@ -31,7 +31,7 @@ def start(weights, *arguments, **env):
 
 def press_ctrl_c(process, weights):
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130 and out == ""
     assert "interrupted: nothing half made" in err and "Traceback" not in err
     assert [path.suffix for path in weights.iterdir()] == [".lock"]
@@ -45,14 +45,14 @@ def test_ctrl_c_while_the_twin_is_written_and_once_more(weights):
         time.sleep(0.01)
     press_ctrl_c(process, weights)
     again = start(weights, TWIN, PYTHONIOENCODING="ascii")  # a terminal without such letters
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=120)
     assert again.returncode == 0 and "is complete" in out and "\\u65e5" in out, err
     assert (weights / TWIN / "model.safetensors").is_file()
 
 
 def test_ctrl_c_while_pip_fetches(weights):
     with socket.create_server(("127.0.0.1", 0)) as index:  # that takes a call and is silent
-        index.settimeout(30)
+        index.settimeout(120)
         url = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
         process = start(weights, DEFAULT, PIP_INDEX_URL=url)
         with index.accept()[0]:
@@ -63,7 +63,7 @@ def test_a_pipe_that_is_closed(weights):
     process = start(weights, "--list", PYTHONUNBUFFERED="1")
     process.stdout.close()
     err = process.stderr.read()
-    assert process.wait(30) == 1 and err == ""
+    assert process.wait(120) == 1 and err == ""
 
 
 def test_a_folder_that_may_not_be_written(weights, capsys):

@@ -19,6 +19,7 @@ from nanoserve.checkpoints.download import DownloadError, download
 from nanoserve.cli import main
 
 NAME = "llama-3.2-1b"
+SECONDS = 120  # for a machine that is busy
 ROOT = Path(__file__).resolve().parent.parent
 # As the command, with the client's chunk (10 MB, a constant) smaller than the test's file.
 COMMAND = (
@@ -58,6 +59,7 @@ def hub(made):
 def start(hub, weights):
     env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
     env |= {"HF_ENDPOINT": hub.address, "NANOSERVE_WEIGHTS": str(weights), "HF_TOKEN_PATH": "/none"}
+    env |= {"HF_HUB_DOWNLOAD_TIMEOUT": str(SECONDS)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, "download", NAME], env=env, cwd=ROOT, **pipes
@@ -66,22 +68,22 @@ def start(hub, weights):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_download_leaves_a_part_and_resumes(hub, weights, how):
-    hub.faults["model.safetensors"] = ["stall"]
+    hub.faults["model.safetensors"] = ["hold"]
     process = start(hub, weights)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + SECONDS
     while not list(weights.glob(f".{NAME}.part/.model.safetensors.*.part")) or not any(
         path.stat().st_size for path in weights.glob(f".{NAME}.part/.model*")
     ):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
     process.send_signal(how)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=SECONDS)
     assert out == "" and "Traceback" not in err
     if how == signal.SIGINT:
         assert process.returncode == 130 and "interrupted: " in err
     assert not (weights / NAME).exists()
     again = start(hub, weights)
-    out, err = again.communicate(timeout=30)
+    out, err = again.communicate(timeout=SECONDS)
     assert again.returncode == 0, err
     first, second = hub.ranges("model.safetensors")
     assert first is None and second.startswith("bytes=") and second != "bytes=0-"
@@ -95,7 +97,7 @@ def test_two_downloads_at_once_fetch_once(hub, weights):
         both = [start(hub, weights), start(hub, weights)]
         for process in both:
             assert "another download of llama-3.2-1b is running" in process.stderr.readline()
-    errors = [process.communicate(timeout=60)[1] for process in both]
+    errors = [process.communicate(timeout=SECONDS)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     assert len(hub.ranges("model.safetensors")) == len(hub.ranges("info")) == 1
 

@@ -92,6 +92,6 @@ def test_ctrl_c_ends_it_with_what_there_is():
     first = process.stdout.read(1)  # it streams: the first letter comes long before the end
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert first and process.returncode == 130 and out.endswith(b"\n")
     assert b"interrupted" in err and b"Traceback" not in err

@@ -79,15 +79,14 @@ def practice(tmp_path_factory, browser):
 
 
 def in_sight(page) -> str:
-    """Every text that a reader sees from the notebook's top to its end, in one line."""
+    """Every text that a reader sees who has scrolled from the notebook's top to its end."""
     scroller = page.locator(".jp-WindowedPanel-outer").first
-    seen, top, height = [], 0, scroller.evaluate("node => node.scrollHeight")
-    while top < height:
+    top, height = 0, scroller.evaluate("node => node.scrollHeight")
+    while top < height:  # what has come into sight stays in the page
         scroller.evaluate("(node, top) => node.scrollTo(0, top)", top)
         page.wait_for_timeout(60)
-        seen.append(page.locator("body").inner_text())
         top += 700
-    return flat("\n".join(seen))
+    return flat(page.locator("body").inner_text())
 
 
 def flat(text: str) -> str:

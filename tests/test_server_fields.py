@@ -112,7 +112,7 @@ def bodies(draw, path: str) -> dict:
 
 @pytest.mark.parametrize("path", ADDRESSES)
 def test_no_body_gives_a_500_or_a_hang(path, local):
-    @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=200, suppress_health_check=list(HealthCheck))
     @given(bodies(path))
     def check(body):
         post(local, path, body)
@@ -122,7 +122,7 @@ def test_no_body_gives_a_500_or_a_hang(path, local):
 
 
 def test_no_bytes_give_a_500_or_a_hang(local):
-    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=100, suppress_health_check=list(HealthCheck))
     @given(st.one_of(st.binary(max_size=60), values.map(lambda v: json.dumps(v).encode())))
     def check(body):
         assert post(local, "/v1/completions", body)[0] == 400

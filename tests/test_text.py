@@ -17,7 +17,7 @@ from nanoserve.text import Detokenizer, Tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 BYTES = small(["ab", "abc", "aé", "<a", "ba"])
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
