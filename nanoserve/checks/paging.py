@@ -1,10 +1,8 @@
 """The pool of pages held against Day 10's cache and HuggingFace's: Day 14."""
 
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -13,9 +11,9 @@ from nanoserve.cache import KVCache
 from nanoserve.checks.caching import by_largest, same
 from nanoserve.checks.common import BF16, F32, agree, alike, attempt, holds
 from nanoserve.checks.model import VARIANTS, make, tokens
-from nanoserve.checks.model_loading import load
+from nanoserve.checks.model_loading import load_saved
 from nanoserve.checks.pool_places import check_places, made_row, slots
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool, Span
 from nanoserve.layers import causal_attention
 from nanoserve.model import Llama
@@ -183,16 +181,13 @@ def check_pools(board: Scoreboard) -> None:
     """On made models: block sizes, lengths around their ends, company, places, refusals."""
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MADE_UP
-            theirs.save_pretrained(path)
-            model = load(path)
+        model = load_saved(theirs)
         for size in SIZES:
             for T in (2 * size - 1, 2 * size, 2 * size + 1):
                 check_alone(model, size, T, T)
                 check_alone(model, size, T, 5)
             check_alone(model, size, 2 * size + 1, 1)
-            check_company(board, path, theirs, model, tokens(1, 37), size)
-        check_pool(board, path, theirs, model, tokens(1, 33))
+            check_company(board, None, theirs, model, tokens(1, 37), size)
+        check_pool(board, None, theirs, model, tokens(1, 33))
         check_places(model.config, F32)
         check_places(replace(model.config, num_hidden_layers=1), BF16)
