@@ -1,0 +1,59 @@
+"""What the judge says of a mistake names the mistake: readers' slips that it called by another."""
+
+import pytest
+import torch
+from judging import complaint
+
+from nanoserve.checks import paging
+from nanoserve.checks.model import VARIANTS, make
+from nanoserve.checks.model_loading import load_saved
+from nanoserve.engine.pool import KVPool
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_saved(make(VARIANTS[0]).eval())
+
+
+def slip(patch, name: str, after):
+    """The method of the pool whose result `after` spoils."""
+    plain = getattr(KVPool, name)
+    patch.setattr(KVPool, name, lambda self, *given: after(self, plain(self, *given)))
+
+
+def no_return(pool, result):
+    pass
+
+
+def a_slot_too_many(pool, places):
+    row, sizes, (at,) = places
+    other = next(i for i in range(pool.k.shape[1]) if i not in at)
+    return row, sizes, [torch.cat([at, at.new_tensor([other])])]
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "said"),
+    [
+        ("attends", no_return, "functions, one for each layer. It is not so: it gave None"),
+        ("attends", lambda pool, attends: attends[:2], "must give a list of 3 functions"),
+        (
+            "places",
+            a_slot_too_many,
+            "written, in layer 0 too. It is not so: NaN",
+        ),
+    ],
+)
+def test_a_pool_that_reads_or_returns_what_it_must_not(model, monkeypatch, name, after, said):
+    slip(monkeypatch, name, after)
+    text = complaint(paging.check_alone, model, 4, 5, 5)
+    assert said in text and "must write" not in text
+
+
+def test_a_pool_that_does_not_write_one_layer(model, monkeypatch):
+    plain = KVPool.write
+
+    def write(self, layer, row, k, v):
+        return plain(self, layer, row, k, v) if layer != 1 else (self.k[layer], self.v[layer])
+
+    monkeypatch.setattr(KVPool, "write", write)
+    assert "of layer 1" in complaint(paging.check_alone, model, 4, 5, 5)
