@@ -5,8 +5,10 @@ import torch
 from judging import complaint
 
 from nanoserve.checks import paging
+from nanoserve.checks.block_orders import Plain, compare
 from nanoserve.checks.model import VARIANTS, make
 from nanoserve.checks.model_loading import load_saved
+from nanoserve.engine.blocks import BlockManager
 from nanoserve.engine.pool import KVPool
 
 
@@ -57,3 +59,20 @@ def test_a_pool_that_does_not_write_one_layer(model, monkeypatch):
 
     monkeypatch.setattr(KVPool, "write", write)
     assert "of layer 1" in complaint(paging.check_alone, model, 4, 5, 5)
+
+
+def a_list(manager):
+    manager.queue = [*manager.queue]
+
+
+def by_another_name(manager):
+    manager.free_blocks = manager.__dict__.pop("queue")
+
+
+@pytest.mark.parametrize(("other", "it_is"), [(a_list, "list"), (by_another_name, "NoneType")])
+def test_a_free_queue_of_another_kind(other, it_is):
+    manager, plain = BlockManager(4, 2), Plain(4, 2)
+    other(manager)
+    said = complaint(compare, manager, plain, "the start")
+    assert "`queue` must be an OrderedDict, its keys the free blocks" in said
+    assert said.endswith(f"It is not so: it is a {it_is}")
