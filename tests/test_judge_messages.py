@@ -1,5 +1,7 @@
 """What the judge says of a mistake names the mistake: readers' slips that it called by another."""
 
+from functools import partial
+
 import pytest
 import torch
 from judging import complaint
@@ -8,8 +10,10 @@ from nanoserve.checks import paging
 from nanoserve.checks.block_orders import Plain, compare
 from nanoserve.checks.model import VARIANTS, make
 from nanoserve.checks.model_loading import load_saved
+from nanoserve.checks.schedules import check_orders, check_room
 from nanoserve.engine.blocks import BlockManager
 from nanoserve.engine.pool import KVPool
+from nanoserve.engine.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,16 @@ def test_a_free_queue_of_another_kind(other, it_is):
     said = complaint(compare, manager, plain, "the start")
     assert "`queue` must be an OrderedDict, its keys the free blocks" in said
     assert said.endswith(f"It is not so: it is a {it_is}")
+
+
+@pytest.mark.parametrize(("more", "reason"), [(1, "has None, wanted 'length'"), (-1, "None")])
+@pytest.mark.parametrize("check", [check_room, partial(check_orders, 4)])
+def test_an_answer_of_another_length_is_not_said_to_be_of_preemption(
+    check, more, reason, monkeypatch
+):
+    def ending(self):
+        return "length" if len(self.output_ids) >= self.params.max_tokens + more else None
+
+    monkeypatch.setattr(Request, "ending", ending)
+    said = complaint(check)
+    assert "tokens (max_tokens): its finish_reason" in said and said.endswith(reason)

@@ -87,10 +87,21 @@ class Paper:
             [r.request_id for r in got],
             [r.request_id for r in due],
         )
+        for request in got:
+            self.check_ending(request)
         self.steps += 1
         self.written.clear()
         self.look()
         return plan
+
+    def check_ending(self, request: Request) -> None:
+        """Whether one that got a token has ended, and why, is as its stop ids and length say."""
+        count, params = len(request.output_ids), request.params
+        wanted = "length" if count >= params.max_tokens else None
+        if request.tokens[-1] in params.stop_token_ids:
+            wanted = "stop"
+        has = f"{self.what}: {request.request_id} has {count} of its {params.max_tokens} tokens"
+        agree(f"{has} (max_tokens): its finish_reason", request.finish_reason, wanted)
 
     def chain(self, share: Share) -> list[int]:
         """What a share's tokens and those before them are known by."""
