@@ -14,6 +14,7 @@ from nanoserve.checks.schedules import check_orders, check_room
 from nanoserve.engine.blocks import BlockManager
 from nanoserve.engine.pool import KVPool
 from nanoserve.engine.request import Request
+from nanoserve.engine.scheduler import Scheduler
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +94,14 @@ def test_an_answer_of_another_length_is_not_said_to_be_of_preemption(
     monkeypatch.setattr(Request, "ending", ending)
     said = complaint(check)
     assert "tokens (max_tokens): its finish_reason" in said and said.endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("schedule", "must return a Plan"), ("update", "must return a list of the requests")],
+)
+def test_a_scheduler_that_forgets_its_return(name, said, monkeypatch):
+    plain = getattr(Scheduler, name)
+    monkeypatch.setattr(Scheduler, name, lambda self, *given: plain(self, *given) and None)
+    text = complaint(check_room)
+    assert f"`{name}` {said}" in text and text.endswith("It is not so: it gave None")

@@ -65,6 +65,8 @@ class Paper:
         if self.hits:
             self.hits.remember()
         plan = attempt(f"{self.what}: schedule", self.scheduler.schedule)
+        must = f"{self.what}: `schedule` must return a Plan"
+        holds(must, hasattr(plan, "shares"), f"it gave {plan!r:.60}")
         self.check_plan(plan, before)
         chains = [self.chain(share) for share in plan.shares]
         for share, chain in zip(plan.shares, chains, strict=True):
@@ -82,6 +84,8 @@ class Paper:
             meanwhile()
         due = [s.request for s in plan.shares if s.samples and s.request.finish_reason is None]
         got = attempt(f"{self.what}: update", self.scheduler.update, plan, drawn)
+        must = f"{self.what}: `update` must return a list of the requests that got a token"
+        holds(must, isinstance(got, Sequence), f"it gave {got!r:.60}")
         agree(
             f"{self.what}: who got a token",
             [r.request_id for r in got],
