@@ -1,5 +1,7 @@
 """An engine that plans ahead, and the runner of a GPU: token for token the plain engine."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -59,6 +61,16 @@ def test_the_runner_of_a_gpu_is_the_plain_one(model, mode, special):
     requests = asked(7, 4, special)
     mine = play(ahead(model, GPURunner, **MODES[mode]), requests)
     check_told(mode, mine, play(beside(model, **MODES[mode]), requests))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_llm_takes_a_step_that_tells_nothing_yet_for_work(model, mode):
+    llm = LLM.__new__(LLM)
+    llm.numbers = itertools.count()
+    requests = asked(3, 8, special=True)
+    for llm.engine in (ahead(model, **MODES[mode]), ahead(model, GPURunner, **MODES[mode])):
+        outputs = llm.answers([ids for _, ids, _ in requests], [p for *_, p in requests])
+        assert all(output.finish_reason in ("stop", "length") for output in outputs)
 
 
 def test_a_token_that_was_never_chosen_is_sent(model):

@@ -100,12 +100,29 @@ class LLM:
             for i, name in enumerate(names):
                 self.add(i, name, prompts[i], wanted[i])
             while None in ended.values():
-                for output in self.engine.step(only_ended=True):
+                for output in self.step():
                     ended[output.request_id] = output
         finally:  # after an error or Ctrl-C nothing may go on
             for name in names:
                 self.engine.abort(name)
         return [ended[name] for name in names]
+
+    def step(self) -> list[RequestOutput]:
+        """What ended in a step. RuntimeError for one without effect."""
+        before = self.reached()
+        told = self.engine.step(only_ended=True)
+        if not told and self.reached() == before:
+            raise RuntimeError(
+                f"a step did nothing, and {len(before)} requests have not "
+                "ended: it would go on so for ever. Somebody who runs or "
+                "waits must have a share in what `schedule` plans"
+            )
+        return told
+
+    def reached(self) -> list[tuple[int, int]]:
+        """How many tokens of each request are computed, and known."""
+        requests = self.engine.requests.values()
+        return [(r.computed, len(r.tokens)) for r in requests]
 
     def add(self, i: int, name: str, ids: Sequence[int], params: SamplingParams) -> None:
         """Let a prompt wait. ValueError says which one was refused."""
