@@ -44,7 +44,11 @@ class Queues:
         self.waiting.append(request)
 
     def grow(self, request: Request) -> bool:
-        """Blocks for all that is known of it; False: too few are free."""
+        """Append to its table what all of its `tokens` need.
+
+        Whether it has them now: False, and nothing is appended, where
+        too few blocks are free.
+        """
         more = self.blocks.grow(request.table, len(request.tokens))
         request.table += more or []
         return more is not None
