@@ -119,6 +119,7 @@ def test_texts_that_differ_are_an_error(made, capsys, monkeypatch):
         (("--num-blocks", "2"), "take a smaller --longest, or a larger --num-blocks"),
         (("--block-size", "0"), "block_size must be 1 or more"),
         (("--json", "/no/folder/f"), "--json /no/folder/f cannot be written (No such file"),
+        (("--json", "/"), "--json / cannot be written (Is a directory)"),
     ],
 )
 def test_what_cannot_be_is_refused_before_it_runs(made, arguments, said, capsys, monkeypatch):

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
 def check_writable(file: Path) -> None:
     """ValueError where it is not: told before an hour of work."""
     try:
-        file.touch()
+        file.open("a").close()  # a folder could be touched
     except OSError as error:
         raise ValueError(f"--json {file} cannot be written ({error.strerror})") from None
 
