@@ -44,11 +44,7 @@ class Queues:
         self.waiting.append(request)
 
     def grow(self, request: Request) -> bool:
-        """Append to its table what all of its `tokens` need.
-
-        Whether it has them now: False, and nothing is appended, where
-        too few blocks are free.
-        """
+        """Append blocks for all its tokens; none, and False: too few."""
         more = self.blocks.grow(request.table, len(request.tokens))
         request.table += more or []
         return more is not None
