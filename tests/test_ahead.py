@@ -88,8 +88,16 @@ def test_a_gpu_that_is_not_there_is_told_of(model):
         LLM("smollm2-135m", device="cuda")
     with pytest.raises(ValueError, match="wanted cpu or cuda"):
         GPUEngine(model, device="meta")
-    with pytest.raises(ValueError, match="not on a GPU"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: True)
-        GPUEngine(model)
+        patch.setattr("torch.cuda.device_count", lambda: 2)
+        for device, said in (
+            ("cuda", "not on a GPU"),
+            ("cuda:3", "'cuda:3', and there are 2 GPUs"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                GPUEngine(model, device=device)
+    with pytest.raises(TypeError, match="on cuda there is no setting blocks: there are dtype, bl"):
+        LLM("smollm2-135m", device="cuda", blocks=3)
     with pytest.raises(TypeError, match="dtype"):  # the plain engine is in the model's
         LLM("smollm2-135m", dtype="bfloat16")
