@@ -138,6 +138,20 @@ def freed_in_order() -> dict[str, Any]:
     return {"right": [2, 1, 0, 4, 3], "wrong": wrong}
 
 
+def blocks_after(prompts: tuple[int, ...], size: int) -> dict[str, Any]:
+    """Blocks of texts that have read their prompts, and one token more: Day 14."""
+    alone = tuple(-(-n // size) for n in prompts)
+    wrong = {alone: "that is after the prompt alone"}
+    wrong[tuple(n + 1 for n in alone)] = "who has room in the last block needs no other"
+    return {"right": tuple(-(-(n + 1) // size) for n in prompts), "wrong": wrong}
+
+
+def nowhere(pool) -> dict[str, Any]:
+    """Block and place of the slot that -1 means to torch: Day 14."""
+    right = pool.num_blocks - 1, pool.block_size - 1
+    return {"right": right, "otherwise": "which slots of `small.k[0]` are no longer 7?"}
+
+
 def read_anew(before: int, now: int, size: int) -> dict[str, Any]:
     """Tokens of a prompt that are read, where the one `before` is its beginning: Day 18."""
     found = before // size * size

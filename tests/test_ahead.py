@@ -1,5 +1,7 @@
 """An engine that plans ahead, and the runner of a GPU: token for token the plain engine."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -61,6 +63,16 @@ def test_the_runner_of_a_gpu_is_the_plain_one(model, mode, special):
     check_told(mode, mine, play(beside(model, **MODES[mode]), requests))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_llm_takes_a_step_that_tells_nothing_yet_for_work(model, mode):
+    llm = LLM.__new__(LLM)
+    llm.numbers = itertools.count()
+    requests = asked(3, 8, special=True)
+    for llm.engine in (ahead(model, **MODES[mode]), ahead(model, GPURunner, **MODES[mode])):
+        outputs = llm.answers([ids for _, ids, _ in requests], [p for *_, p in requests])
+        assert all(output.finish_reason in ("stop", "length") for output in outputs)
+
+
 def test_a_token_that_was_never_chosen_is_sent(model):
     """The only one of a prompt, and the one behind what a cache holds: in no row of the card."""
     engine, plainly = ahead(model, GPURunner), beside(model)
@@ -76,8 +88,16 @@ def test_a_gpu_that_is_not_there_is_told_of(model):
         LLM("smollm2-135m", device="cuda")
     with pytest.raises(ValueError, match="wanted cpu or cuda"):
         GPUEngine(model, device="meta")
-    with pytest.raises(ValueError, match="not on a GPU"), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: True)
-        GPUEngine(model)
+        patch.setattr("torch.cuda.device_count", lambda: 2)
+        for device, said in (
+            ("cuda", "not on a GPU"),
+            ("cuda:3", "'cuda:3', and there are 2 GPUs"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                GPUEngine(model, device=device)
+    with pytest.raises(TypeError, match="on cuda there is no setting blocks: there are dtype, bl"):
+        LLM("smollm2-135m", device="cuda", blocks=3)
     with pytest.raises(TypeError, match="dtype"):  # the plain engine is in the model's
         LLM("smollm2-135m", dtype="bfloat16")

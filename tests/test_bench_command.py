@@ -119,6 +119,7 @@ def test_texts_that_differ_are_an_error(made, capsys, monkeypatch):
         (("--num-blocks", "2"), "take a smaller --longest, or a larger --num-blocks"),
         (("--block-size", "0"), "block_size must be 1 or more"),
         (("--json", "/no/folder/f"), "--json /no/folder/f cannot be written (No such file"),
+        (("--json", "/"), "--json / cannot be written (Is a directory)"),
     ],
 )
 def test_what_cannot_be_is_refused_before_it_runs(made, arguments, said, capsys, monkeypatch):
@@ -130,3 +131,20 @@ def test_what_cannot_be_is_refused_before_it_runs(made, arguments, said, capsys,
 def test_a_small_vocabulary_is_refused():
     with pytest.raises(ValueError, match="the model knows 97 tokens"):
         workload("chat", 1, 0, 64, 97)
+
+
+def test_the_help_has_an_example_and_says_how_long(capsys, monkeypatch):
+    ran = []
+    monkeypatch.setattr("nanoserve.commands.bench.run", ran.append)
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    said = capsys.readouterr().out
+    example = next(line for line in said.splitlines() if line.startswith("example: "))
+    program, *arguments = example.removeprefix("example: ").split()
+    assert program == "nanoserve" and main(arguments) == 0
+    (args,) = ran
+    assert args.hf and (args.requests, args.longest) == (8, 64)
+    asked = (chat(64, 0, 1024), nano_vllm(256, 0, 1024))  # what it does if nothing is given
+    for turns, about in zip(asked, (2_200, 134_000), strict=True):
+        assert f"{about:,} new tokens" in said.replace("\n", " ")
+        assert sum(turn.new for talk in turns for turn in talk) == pytest.approx(about, rel=0.01)

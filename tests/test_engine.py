@@ -1,6 +1,7 @@
 """LLM and Engine beside what Day 16's comparison holds: imports, defaults, another judge."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 from dataclasses import fields
@@ -19,7 +20,9 @@ from nanoserve.checks.their_batches import their_batch
 from nanoserve.engine import desk
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.llm import LLM
+from nanoserve.engine.plan import Plan
 from nanoserve.engine.request import RequestOutput
+from nanoserve.engine.scheduler import Scheduler
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
 
@@ -101,6 +104,23 @@ def test_a_checkpoint_without_a_tokenizer_takes_ids(made):
     ):
         with pytest.raises(ValueError, match="tokenizer"):
             act()
+
+
+def test_a_step_that_does_nothing_is_an_error(made, monkeypatch):
+    """It can never end, where a scheduler plans nothing while requests wait or run."""
+    llm = LLM(made)
+    plain, steps = Scheduler.schedule, itertools.count()
+
+    def schedule(self):
+        step = next(steps)
+        assert step < 9, "it goes on for ever"
+        return plain(self) if step < 2 else Plan(())
+
+    monkeypatch.setattr(Scheduler, "schedule", schedule)
+    with pytest.raises(RuntimeError, match="a step did nothing, and 2 requests have not ended"):
+        llm.generate([[1, 2, 3], [4]], GREEDY)
+    assert next(steps) == 3 and not llm.engine.has_unfinished()
+    llm.engine.audit()
 
 
 def test_the_prefix_cache_is_a_switch_and_a_salt_is_a_text(made):

@@ -20,7 +20,7 @@ from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
 from nanoserve.checks.law import lawful
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import paged_attention, reading
+from nanoserve.kernels.attention import Reading, paged_attention, reading
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows, sizes_up_to
@@ -96,6 +96,15 @@ def test_attention(dtype, K, G, D, size):
 @pytest.mark.parametrize("cut", [(1, 0, 16), (3, 0, 16), (7, 12, 16)])
 def test_attention_at_every_length(cut):
     Row(drawn(lengths(*range(1, 67)), 1, 1, 16, seed=0), 5).hold(Scoreboard("lengths"), "", *cut)
+
+
+def test_a_reading_lies_row_by_row_and_rows_of_one_number_anyhow():
+    spans, tiles = torch.zeros(2, 4, 3, dtype=torch.int32), torch.zeros(1, 2, dtype=torch.int32)
+    for width in (0, 1):
+        Reading(spans[0, :, ::2][:, :width], spans[0], tiles, 1)
+    for wrong in (spans[0, :, ::2], spans[0].T, spans[0].long()):
+        with pytest.raises(ValueError, match="tables must be int32 and lie row by row"):
+            Reading(wrong, spans[1], tiles, 1)
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="a pool of 4 GB")

@@ -1,6 +1,5 @@
 """Several requests in one row, each held against itself alone in HuggingFace: Day 13."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +15,8 @@ from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import greedy_prompts, sure_ids, their_greedy, watched
 from nanoserve.checks.generating_pieces import GREEDY
 from nanoserve.checks.model import VARIANTS, make, tokens
-from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.model_loading import load_saved
+from nanoserve.comparison import Scoreboard
 from nanoserve.model import Llama
 from nanoserve.reference import transformers
 from nanoserve.together import generate_batch
@@ -136,11 +135,8 @@ def check_batches(board: Scoreboard) -> None:
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
         theirs.generation_config = transformers.GenerationConfig()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MADE_UP
-            theirs.save_pretrained(path)
-            model = load(path)
-            half = load(path, dtype=torch.bfloat16)
+        model = load_saved(theirs)
+        half = load_saved(theirs, dtype=torch.bfloat16)
         check_packing()  # first: it says in words what scores cannot
         check_rows(board, model, theirs)
         check_parts(model, half)

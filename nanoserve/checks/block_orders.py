@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -78,6 +79,12 @@ def apply(manager: BlockManager, plain: Plain, operation: tuple) -> None:
 
 def compare(manager: BlockManager, plain: Plain, after: Any) -> None:
     """AssertionError unless counts, queue and audit are as the model has it."""
+    kind = type(getattr(manager, "queue", None))
+    holds(
+        "the manager's `queue` must be an OrderedDict, its keys the free blocks, the front first",
+        issubclass(kind, OrderedDict),
+        f"it is a {kind.__name__}",
+    )
     tables = [*plain.tables.values()]
     counts = [sum(block in table for table in tables) for block in range(manager.num_blocks)]
     agree(f"references after {after}", [*manager.references], counts)

@@ -1,6 +1,5 @@
 """The KV cache held against HuggingFace's, and against no cache: Day 10."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,15 @@ from nanoserve.checks.cache_reading import poison, poisoned, read, same
 from nanoserve.checks.common import F32, agree, attempt, holds
 from nanoserve.checks.generating_cached import check_generate, check_greedy_texts
 from nanoserve.checks.model import VARIANTS, make, tokens
-from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.model_loading import load_saved
+from nanoserve.comparison import Scoreboard
 from nanoserve.model import Llama
 from nanoserve.reference import prompt, transformers
 
 
 def by_largest(
     board: Scoreboard,
-    path: Path,
+    path: Path | None,
     what: str,
     name: str,
     mine: torch.Tensor,
@@ -46,7 +45,7 @@ def in_chunks(T: int) -> Iterator[tuple[str, list[int]]]:
 
 
 @torch.inference_mode()
-def check_cache(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama, ids) -> None:
+def check_cache(board: Scoreboard, path: Path | None, theirs: nn.Module, model: Llama, ids) -> None:
     """Keys, values and scores of ids (B, T), whole, in chunks, and by going on from a cut."""
     B, T = ids.shape
     wanted = theirs(ids, use_cache=False).logits  # (B, T, V), without a cache
@@ -153,12 +152,9 @@ def check_caches(board: Scoreboard) -> None:
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
         theirs.generation_config = transformers.GenerationConfig()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MADE_UP
-            theirs.save_pretrained(path)
-            model = load(path)
+        model = load_saved(theirs)
         for B, T in ((1, 37), (2, 5)):
-            check_cache(board, path, theirs, model, tokens(B, T))
+            check_cache(board, None, theirs, model, tokens(B, T))
         check_rows(model)
         check_state(model)
         check_places(model.config, F32)

@@ -12,7 +12,7 @@ from torch import nn
 
 from nanoserve.checks.common import BF16, F16, F32, agree, attempt, holds, must_raise
 from nanoserve.checks.loader_memory import label
-from nanoserve.comparison import compare
+from nanoserve.comparison import MADE_UP, compare
 from nanoserve.loader import key_map
 from nanoserve.model import Llama
 from nanoserve.reference import our_name
@@ -27,6 +27,13 @@ def load(path: PathLike, **asked: Any) -> Llama:
     model = attempt(what, Llama.from_pretrained, path, **asked)
     check_loaded(model, asked.get("num_blocks"), asked.get("dtype", F32))
     return model
+
+
+def load_saved(theirs: nn.Module, **asked: Any) -> Llama:
+    """Our model of the files that HuggingFace's made one saves, checked as `load` does it."""
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(Path(folder) / MADE_UP)
+        return load(Path(folder) / MADE_UP, **asked)
 
 
 def check_loaded(model: Llama, num_blocks: int | None, dtype: torch.dtype) -> None:

@@ -1,6 +1,5 @@
 """Texts written through block manager and pool, held against HuggingFace's: Day 15."""
 
-import tempfile
 from pathlib import Path
 
 import torch
@@ -10,8 +9,8 @@ from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.generating import greedy_prompts, sure_ids
 from nanoserve.checks.model import VARIANTS, make, tokens
-from nanoserve.checks.model_loading import load
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.model_loading import load_saved
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.blocks import BlockManager
 from nanoserve.engine.pool import KVPool, Span
 from nanoserve.model import Llama
@@ -106,12 +105,9 @@ def check_made_texts(board: Scoreboard) -> None:
     """On made models: prompts that end around the ends of blocks."""
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MADE_UP
-            theirs.save_pretrained(path)
-            model = load(path)
+        model = load_saved(theirs)
         prompts = [tokens(1, n)[0].tolist() for n in (15, 2, 16, 3, 1, 17, 4)]
-        check_texts(board, path, theirs, model, prompts, most=8)
+        check_texts(board, None, theirs, model, prompts, most=8)
 
 
 def some_prompts(path: Path, vocab_size: int) -> list[list[int]]:

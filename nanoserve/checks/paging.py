@@ -1,21 +1,20 @@
 """The pool of pages held against Day 10's cache and HuggingFace's: Day 14."""
 
 import random
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from nanoserve.cache import KVCache
 from nanoserve.checks.caching import by_largest, same
-from nanoserve.checks.common import BF16, F32, agree, alike, attempt, holds
+from nanoserve.checks.common import BF16, F32, agree, attempt, holds
 from nanoserve.checks.model import VARIANTS, make, tokens
-from nanoserve.checks.model_loading import load
+from nanoserve.checks.model_loading import load_saved
 from nanoserve.checks.pool_places import check_places, made_row, slots
-from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.checks.pool_reading import check_pass, poisoned, through
+from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool, Span
 from nanoserve.layers import causal_attention
 from nanoserve.model import Llama
@@ -31,15 +30,6 @@ STEPS = (
     {"a": 1, "d": 1, "c": 1},
 )
 LENGTHS = {name: sum(step.get(name, 0) for step in STEPS) for name in "abcd"}
-
-
-def poisoned(model: Llama, num_blocks: int, block_size: int) -> KVPool:
-    """A pool with NaN in every slot."""
-    weight = model.embed.weight
-    kind = weight.dtype, weight.device
-    pool = attempt("KVPool", KVPool, model.config, num_blocks, block_size, *kind)
-    pool.k.fill_(torch.nan), pool.v.fill_(torch.nan)
-    return pool
 
 
 class Text:
@@ -64,16 +54,8 @@ def read(model: Llama, pool: KVPool, texts: dict[str, Text], step: dict[str, int
     before = pool.k.clone(), pool.v.clone()
     attends = attempt("attends", pool.attends, spans)
     agree("tables after attends", [s.table for s in spans], [t.table for t, _ in parts])
-    x = attempt(what, model, row, places, attends)
-    written = [i for s in spans for i in slots(s, pool.block_size)[s.computed :]]
-    for name, held, old in (("k", pool.k, before[0]), ("v", pool.v, before[1])):
-        others = [i for i in range(held.shape[1]) if i not in set(written)]
-        holds(
-            f"{name}: {what} must write its new tokens' slots alone",
-            alike(held[:, others], old[:, others]),
-        )
-        full = not held[:, written].isnan().any().item()
-        holds(f"{name}: {what} must write the slots {written}", full)
+    x, mixes = through(what, model, row, places, attends)
+    check_pass(what, pool, before, spans, mixes)
     for text, n in parts:
         text.computed += n
     return dict(zip(step, model.logits(x[0]).split([*step.values()]), strict=True))
@@ -183,16 +165,13 @@ def check_pools(board: Scoreboard) -> None:
     """On made models: block sizes, lengths around their ends, company, places, refusals."""
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / MADE_UP
-            theirs.save_pretrained(path)
-            model = load(path)
+        model = load_saved(theirs)
         for size in SIZES:
             for T in (2 * size - 1, 2 * size, 2 * size + 1):
                 check_alone(model, size, T, T)
                 check_alone(model, size, T, 5)
             check_alone(model, size, 2 * size + 1, 1)
-            check_company(board, path, theirs, model, tokens(1, 37), size)
-        check_pool(board, path, theirs, model, tokens(1, 33))
+            check_company(board, None, theirs, model, tokens(1, 37), size)
+        check_pool(board, None, theirs, model, tokens(1, 33))
         check_places(model.config, F32)
         check_places(replace(model.config, num_hidden_layers=1), BF16)

@@ -65,6 +65,8 @@ class Paper:
         if self.hits:
             self.hits.remember()
         plan = attempt(f"{self.what}: schedule", self.scheduler.schedule)
+        must = f"{self.what}: `schedule` must return a Plan"
+        holds(must, hasattr(plan, "shares"), f"it gave {plan!r:.60}")
         self.check_plan(plan, before)
         chains = [self.chain(share) for share in plan.shares]
         for share, chain in zip(plan.shares, chains, strict=True):
@@ -82,15 +84,28 @@ class Paper:
             meanwhile()
         due = [s.request for s in plan.shares if s.samples and s.request.finish_reason is None]
         got = attempt(f"{self.what}: update", self.scheduler.update, plan, drawn)
+        must = f"{self.what}: `update` must return a list of the requests that got a token"
+        holds(must, isinstance(got, Sequence), f"it gave {got!r:.60}")
         agree(
             f"{self.what}: who got a token",
             [r.request_id for r in got],
             [r.request_id for r in due],
         )
+        for request in got:
+            self.check_ending(request)
         self.steps += 1
         self.written.clear()
         self.look()
         return plan
+
+    def check_ending(self, request: Request) -> None:
+        """Whether one that got a token has ended, and why, is as its stop ids and length say."""
+        count, params = len(request.output_ids), request.params
+        wanted = "length" if count >= params.max_tokens else None
+        if request.tokens[-1] in params.stop_token_ids:
+            wanted = "stop"
+        has = f"{self.what}: {request.request_id} has {count} of its {params.max_tokens} tokens"
+        agree(f"{has} (max_tokens): its finish_reason", request.finish_reason, wanted)
 
     def chain(self, share: Share) -> list[int]:
         """What a share's tokens and those before them are known by."""

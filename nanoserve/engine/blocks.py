@@ -45,10 +45,12 @@ class BlockManager:
         return -(-tokens // self.block_size)
 
     def grow(self, table: Sequence[int], tokens: int) -> list[int] | None:
-        """What to append to `table`, so that it holds `tokens` in all.
+        """Blocks to append to `table`, to hold `tokens` of its text.
 
-        [] where it does already; None, and nothing is taken, where too
-        few blocks are free. ValueError for fewer than no tokens.
+        That is all of them, not those that are new, and appending is
+        the caller's. [] where the table has blocks enough; None, and
+        nothing is taken, where too few are free. ValueError for fewer
+        than no tokens.
         """
         if tokens < 0:
             raise ValueError(f"cannot hold {tokens} tokens")

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 from nanoserve.checkpoints import checkpoint_path
+from nanoserve.engine.asked import check_asked, check_model, check_settings, new_pool
 from nanoserve.engine.audit import audit
 from nanoserve.engine.blocks import BlockManager
 from nanoserve.engine.decode import BatchedPool
@@ -32,15 +33,6 @@ def blocks_that_fit(model: Llama, block_size: int, rows: int) -> int:
     return max(1, min(most, POOL_BYTES // each))
 
 
-def check_settings(caching: bool, **counts: Any) -> None:
-    """ValueError for a setting that is not honoured."""
-    for name, count in counts.items():
-        if type(count) is not int or count < 1:
-            raise ValueError(f"{name} must be 1 or more, got {count!r}")
-    if type(caching) is not bool:
-        raise ValueError(f"enable_prefix_caching is no bool: {caching!r}")
-
-
 def new_scheduler(caching: bool, num_blocks: int, block_size: int, *limits: int) -> Scheduler:
     """With a block manager, and Day 18's cache of prefixes, or none."""
     if not caching:
@@ -52,6 +44,7 @@ def new_scheduler(caching: bool, num_blocks: int, block_size: int, *limits: int)
 
 def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
     """A model, its tokenizer or None, and the ids that end a text."""
+    check_model(model)
     if not isinstance(model, str | PathLike):
         return model, None, eos_ids(model.config)
     path = checkpoint_path(model)
@@ -99,7 +92,8 @@ class Desk:
             num_blocks = blocks_that_fit(self.model, block_size, rows)
         config, weight = self.model.config, self.model.embed.weight
         kind = weight.dtype, weight.device
-        pool = BatchedPool(config, num_blocks, block_size, *kind)
+        size = num_blocks, block_size
+        pool = new_pool(BatchedPool, config, *size, *kind)
         limits = max_num_seqs, max_num_batched_tokens
         scheduler = new_scheduler(enable_prefix_caching, num_blocks, block_size, *limits)
         # The last token of a text is never read: it needs no place.
@@ -142,6 +136,7 @@ class Desk:
 
     def settled(self, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
         """The params with nothing left open, or ValueError."""
+        check_asked(prompt_ids, params)
         most = params.max_tokens
         if most is None:
             most = max(1, self.max_model_len - len(prompt_ids))

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from nanoserve.engine.ahead import AheadEngine
-from nanoserve.engine.desk import check_settings, new_scheduler, opened
+from nanoserve.engine.asked import check_settings, new_pool
+from nanoserve.engine.desk import new_scheduler, opened
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.runner import GPURunner
@@ -64,7 +65,7 @@ class GPUEngine(AheadEngine):
         weight = self.model.embed.weight
         # One block more than the manager knows: what pads a step reads and writes there.
         kind = weight.dtype, weight.device
-        pool = KVPool(self.model.config, num_blocks + 1, block_size, *kind)
+        pool = new_pool(KVPool, self.model.config, num_blocks + 1, block_size, *kind)
         limits = max_num_seqs, max_num_batched_tokens
         scheduler = new_scheduler(enable_prefix_caching, num_blocks, block_size, *limits)
         longest = min(longest, num_blocks * block_size + 1)
@@ -74,10 +75,13 @@ class GPUEngine(AheadEngine):
 
 def check_device(device: str, share: Any) -> None:
     """ValueError where there is no such GPU, or for a share of its memory that is none."""
-    if torch.device(device).type != "cuda":
+    kind, _, number = str(device).partition(":")
+    if kind != "cuda":
         raise ValueError(f"device is {device!r}, wanted cpu or cuda")
     if not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, and torch {torch.__version__} sees no GPU here")
+    if number and int(number) >= torch.cuda.device_count():
+        raise ValueError(f"device is {device!r}, and there are {torch.cuda.device_count()} GPUs")
     if not 0 < share <= 1:
         raise ValueError(f"gpu_memory_utilization must be over 0, and 1 at most, got {share!r}")
 

@@ -10,17 +10,23 @@ from functools import partial
 from os import PathLike
 from typing import Any
 
+from nanoserve.engine.asked import check_device, check_list, check_names, check_params
 from nanoserve.engine.engine import Engine
 from nanoserve.engine.request import RequestOutput
 from nanoserve.sampling import SamplingParams
 
+PROMPTS = "a text, a list of ids, or a list of these"
+CHATS = "a list of messages, or a list of such lists"
 Params = SamplingParams | Sequence[SamplingParams] | None
 
 
 def one_each(prompts: Sequence, params: Params) -> Sequence[SamplingParams]:
-    """Params for each prompt. ValueError for another number of them."""
+    """Params for each prompt. ValueError for others, or too few."""
     if params is None or isinstance(params, SamplingParams):
         return [params or SamplingParams()] * len(prompts)
+    check_list("params are", params, "SamplingParams, or a list of them")
+    for one in params:
+        check_params(one)
     if len(params) != len(prompts):
         raise ValueError(
             f"{len(prompts)} prompts and {len(params)} params: wanted one for all, or one for each"
@@ -35,7 +41,8 @@ def is_ids(prompt: Sequence) -> bool:
 
 def engine_on(device: str) -> Callable[..., Engine]:
     """What makes an engine there."""
-    if device == "cpu":
+    check_device(device)
+    if str(device).startswith("cpu"):
         return Engine
     from nanoserve.engine.gpu import GPUEngine  # it needs its extra
 
@@ -50,7 +57,9 @@ class LLM:
     """
 
     def __init__(self, path: str | PathLike, device: str = "cpu", **settings: Any):
-        self.engine = engine_on(device)(path, **settings)
+        engine = engine_on(device)
+        check_names(engine, device, settings)
+        self.engine = engine(path, **settings)
         self.numbers = itertools.count()
 
     @property
@@ -70,6 +79,8 @@ class LLM:
         `params` is one for all or one for each. ValueError, before any
         work, where one of the prompts is refused.
         """
+        if not isinstance(prompts, str):
+            check_list("the prompts are", prompts, PROMPTS)
         if isinstance(prompts, str) or is_ids(prompts):
             prompts = [prompts]
         ids = [self.tokenizer.encode(one) if isinstance(one, str) else one for one in prompts]
@@ -81,6 +92,7 @@ class LLM:
         A message is {"role": ..., "content": ...}; one conversation may
         stand alone. The template's own end of a turn ends an answer too.
         """
+        check_list("the conversations are", conversations, CHATS)
         if conversations and isinstance(conversations[0], dict):
             conversations = [conversations]
         ids = [self.tokenizer.chat(messages) for messages in conversations]
@@ -100,12 +112,29 @@ class LLM:
             for i, name in enumerate(names):
                 self.add(i, name, prompts[i], wanted[i])
             while None in ended.values():
-                for output in self.engine.step(only_ended=True):
+                for output in self.step():
                     ended[output.request_id] = output
         finally:  # after an error or Ctrl-C nothing may go on
             for name in names:
                 self.engine.abort(name)
         return [ended[name] for name in names]
+
+    def step(self) -> list[RequestOutput]:
+        """What ended in a step. RuntimeError for one without effect."""
+        before = self.reached()
+        told = self.engine.step(only_ended=True)
+        if not told and self.reached() == before:
+            raise RuntimeError(
+                f"a step did nothing, and {len(before)} requests have not "
+                "ended: it would go on so for ever. Somebody who runs or "
+                "waits must have a share in what `schedule` plans"
+            )
+        return told
+
+    def reached(self) -> list[tuple[int, int]]:
+        """How many tokens of each request are computed, and known."""
+        requests = self.engine.requests.values()
+        return [(r.computed, len(r.tokens)) for r in requests]
 
     def add(self, i: int, name: str, ids: Sequence[int], params: SamplingParams) -> None:
         """Let a prompt wait. ValueError says which one was refused."""

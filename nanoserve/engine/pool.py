@@ -128,7 +128,15 @@ class KVPool:
         return [partial(self.attend, i, *step) for i in range(len(self.k))]
 
     def places(self, spans: Sequence[Span]) -> tuple:
-        """The slots to write, (T,), and of each span: T and slots (S,)."""
+        """What `attend` needs to know of a step: row, sizes and reads.
+
+        `row` (T,) has the slot of each new token, span after span.
+        `sizes` has each span's `new`, and `reads` of each the slots of
+        all its tokens, (computed + new,), all on the pool's device.
+        ValueError where a span has too few blocks, or a block that is
+        not there, and for two new tokens in one slot. Nothing is
+        written.
+        """
         check_spans(spans, self.num_blocks, self.block_size)
         reads, writes, device = [], [], self.k.device
         for span in spans:

@@ -44,7 +44,7 @@ class Queues:
         self.waiting.append(request)
 
     def grow(self, request: Request) -> bool:
-        """Blocks for all that is known of it; False: too few are free."""
+        """Append blocks for all its tokens; none, and False: too few."""
         more = self.blocks.grow(request.table, len(request.tokens))
         request.table += more or []
         return more is not None
