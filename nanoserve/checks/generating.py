@@ -68,7 +68,7 @@ def their_greedy(
 
 
 def greedy_prompts(path: Path) -> Iterator[tuple[list[int], int, tuple[int, ...]]]:
-    """Prompts with their limits and stop ids: eight texts; four of ids without a tokenizer."""
+    """Eight prompts with their limits and stop ids: texts, or seeded ids without a tokenizer."""
     if (path / "tokenizer.json").is_file():
         encode = Tokenizer.from_file(str(path / "tokenizer.json")).encode
         for text, most, stops in TEXTS:
@@ -76,7 +76,7 @@ def greedy_prompts(path: Path) -> Iterator[tuple[list[int], int, tuple[int, ...]
         return
     seeded = torch.Generator().manual_seed(0)
     ids = min(500, ModelConfig.from_pretrained(path).vocab_size)
-    for length, (_, most, stops) in zip((33, 1, 16, 5), TEXTS[-4:], strict=True):
+    for length, (_, most, stops) in zip((1, 2, 4, 5, 9, 16, 17, 33), TEXTS, strict=True):
         yield torch.randint(ids, (length,), generator=seeded).tolist(), min(most, 2), stops
 
 
