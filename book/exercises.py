@@ -61,7 +61,8 @@ def nucleus(p: list[float], top_p: float) -> dict[str, Any]:
     before = [sum(p[:i]) for i in range(len(p))]
     kept = sum(b < top_p for b in before)
     short = {
-        (kept - 1, sum(p[: kept - 1])): f"that is below {top_p}: which token crosses the line?"
+        (kept - 1, sum(p[: kept - 1])): f"that is below {top_p}: which token crosses the line?",
+        (kept, top_p): "the number is right: add up what these tokens hold",
     }
     otherwise = f"a token is kept while the mass before it is below {top_p}"
     return {"right": (kept, sum(p[:kept])), "wrong": short, "otherwise": otherwise}

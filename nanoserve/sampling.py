@@ -149,6 +149,12 @@ def counts(ids: Sequence[int], x: torch.Tensor) -> torch.Tensor:
     return ids.bincount(minlength=len(x))[: len(x)]
 
 
+def penalizes(params: SamplingParams) -> bool:
+    """Whether `penalize` would change anything."""
+    added = params.presence_penalty, params.frequency_penalty
+    return params.repetition_penalty != 1 or any(added)
+
+
 def penalize(x: torch.Tensor, params: SamplingParams, history: History) -> torch.Tensor:
     """Make what was said before less likely, or more: (V,) -> (V,).
 
@@ -166,12 +172,6 @@ def penalize(x: torch.Tensor, params: SamplingParams, history: History) -> torch
     return x - params.presence_penalty * (said > 0)
 
 
-def penalizes(params: SamplingParams) -> bool:
-    """Whether `penalize` would change anything."""
-    added = params.presence_penalty, params.frequency_penalty
-    return params.repetition_penalty != 1 or any(added)
-
-
 GREEDY = 1e-5  # a temperature below is 0: vLLM's bound
 
 
@@ -185,8 +185,9 @@ def process_row(
     if penalizes(params):
         x = penalize(x, params, history)
     if len(history[1]) < params.min_tokens:
-        held = torch.tensor([i for i in stops if i < len(x)]).long()
-        x = x.index_fill(0, held.to(x.device), -torch.inf)
+        held = [i for i in stops if i < len(x)]
+        held = torch.tensor(held, dtype=torch.long, device=x.device)
+        x = x.index_fill(0, held, -torch.inf)
     if params.temperature < GREEDY:
         others = torch.arange(len(x), device=x.device) != x.argmax()
         return x.masked_fill(others, -torch.inf)

@@ -104,13 +104,17 @@ def recorded(
     with watched(model) as given:
         mine = attempt(f"greedy from {prompt[:4]}", greedy, model, prompt, most, stops)
     agree("the caller's prompt after greedy", prompt, before)
-    holds("greedy must give a list of int", type(mine) is list and {*map(type, mine)} <= {int})
-    sizes = {rows.numel() for rows in given}
-    holds(
-        "a step of greedy must put one position through the head",
-        sizes == {model.config.vocab_size} and len(given) == len(mine),
-        f"in {len(given)} calls for {len(mine)} tokens it made {max(sizes, default=0)} scores",
-    )
+    kind = type(mine).__name__
+    if isinstance(mine, list):
+        kinds = sorted({type(token).__name__ for token in mine}) or ["nothing"]
+        kind = f"list of {' and '.join(kinds)}"
+    holds("greedy must give a list of int", kind == "list of int", f"it gave {kind}")
+    asked, size = len(given), model.config.vocab_size
+    said = f"model.logits was called {asked} times for {len(mine)} new ids"
+    said += "; a stop id stays in, as the last" if asked == len(mine) + 1 else ""
+    holds("greedy must call model.logits once for each new id", asked == len(mine), said)
+    rows = max(scores.numel() for scores in given) // size
+    holds("the last position alone must go through the head", rows == 1, f"{rows} did")
     return mine, torch.cat([rows.reshape(1, -1) for rows in given])
 
 
@@ -122,6 +126,8 @@ def sure_ids(
     unsure = (two[:, 0] - two[:, 1] <= 1e-4 * (1 + two[:, 0].abs())).tolist()
     if True in unsure:
         mine, theirs = mine[: unsure.index(True)], theirs[: unsure.index(True)]
+    if len(mine) != len(theirs):
+        agree("new ids", mine, theirs)
     return torch.tensor(mine), torch.tensor(theirs)
 
 
@@ -150,12 +156,14 @@ def check_stops(board: Scoreboard, model: Llama, theirs: nn.Module) -> None:
     for length in (1, 2, 40):
         prompt = tokens(1, length)[0].tolist()
         free, scores = their_greedy(theirs, prompt, 9, ())
-        mine, steps = recorded(model, prompt, 9, ())
-        agree(f"new ids of a made model, prompt of {length}", mine, free)
+        first, steps = recorded(model, prompt, 9, ())
+        agree(f"new ids of a made model, prompt of {length}", first, free)
         top = scores.abs().max()
         name = f"prompt of {length}"
         board.compare(None, "scores of steps", name, steps / top, scores / top)
         check_no_graph(model, prompt)
+        check_elsewhere(model, prompt, free)
+        agree("the list that greedy gave first, after later calls", first, free)
         for place, stop in enumerate(free):
             unused = next(i for i in range(VOCAB) if i not in free)
             for stops in ([stop], (unused, stop), {stop, unused}, [stop, free[-1]]):
@@ -172,4 +180,12 @@ def check_no_graph(model: Llama, prompt: list[int]) -> None:
     with torch.enable_grad(), watched(model) as given:
         attempt("greedy of a model that is trained", greedy, model, prompt, 2)
     model.requires_grad_(False)
-    holds("no step may be kept for a gradient", not any(x.requires_grad for x in given))
+    kept = any(x.requires_grad for x in given)
+    holds("no step may be kept for a gradient", not kept, "@torch.inference_mode() is missing")
+
+
+def check_elsewhere(model: Llama, prompt: list[int], wanted: list[int]) -> None:
+    """The ids go where the model is, whatever device torch would choose."""
+    with torch.device("meta"):
+        mine = attempt("greedy, where torch's default device is no CPU", greedy, model, prompt, 1)
+    agree("ids, where torch's default device is no CPU", mine, wanted[:1])

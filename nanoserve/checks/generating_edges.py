@@ -28,6 +28,7 @@ def check_refusals(model: Llama) -> None:
     for what, prompt, most, words in (
         ("an empty prompt", [], 1, ["empty"]),
         ("an id past the vocabulary", [1, VOCAB], 1, ["1", str(VOCAB), "vocabulary"]),
+        ("an unknown id, not the last", [VOCAB, 1], 1, ["0", str(VOCAB)]),
         ("a negative id", [3, 1, -1], 1, ["2", "-1"]),
         ("an id that is no int", [1, 1.5], 1, ["1.5"]),
         ("an id that is a bool", [True], 1, ["True"]),
@@ -44,18 +45,21 @@ def check_refusals(model: Llama) -> None:
 
 
 def check_ties(model: Llama) -> None:
-    """Of two equal best scores the lower id is taken."""
+    """Of two equal best scores the lower id is taken; of two that are nearly equal, the best."""
     prompt, head = tokens(1, 5)[0].tolist(), model.logits
-    for low, high in ((0, VOCAB - 1), (7, 8), (30, 59)):
+    for low, high, more in ((0, VOCAB - 1, 0), (7, 8, 0), (30, 59, 0), (30, 59, 1e-5)):
 
-        def tied(x: torch.Tensor, pair=(low, high)) -> torch.Tensor:
+        def tied(x: torch.Tensor, pair=(low, high), more: float = more) -> torch.Tensor:
             scores = head(x)
-            return scores.index_fill(-1, torch.tensor(pair), scores.max().item() + 1)
+            scores = scores.index_fill(-1, torch.tensor(pair), scores.max().item() + 1)
+            scores[..., pair[1]] += more
+            return scores
 
         model.logits = tied
         mine = attempt("greedy with a tie", greedy, model, prompt, 2)
         del model.logits
-        agree(f"ids where {low} and {high} tie for the best", mine, [low, low])
+        what = "tie for the best" if not more else f"lead, the second of them by {more}"
+        agree(f"ids where {low} and {high} {what}", mine, [high if more else low] * 2)
 
 
 def check_stop_files(path: Path) -> None:
@@ -66,7 +70,7 @@ def check_stop_files(path: Path) -> None:
         (7, None, (7,)),
         ([7, 9, 0], None, (7, 9, 0)),
         (7, {"eos_token_id": 9}, (9,)),
-        (7, {"eos_token_id": [9, 7, 0]}, (9, 7, 0)),
+        ([7, 5], {"eos_token_id": [9, 7, 0]}, (9, 7, 0)),
         ([7, 9], {"bos_token_id": 1}, (7, 9)),
         (7, {"eos_token_id": None}, (7,)),
         (7, {"eos_token_id": 0}, (0,)),
@@ -74,6 +78,7 @@ def check_stop_files(path: Path) -> None:
         (7, {"eos_token_id": "9"}, None),
         (7, {"eos_token_id": 2.0}, None),
         (7, {"eos_token_id": {}}, None),
+        (7, {"eos_token_id": [9, True]}, None),
         (7, [], None),
     ):
         config.write_text(json.dumps(json.loads(text) | {"eos_token_id": first}), "utf-8")

@@ -55,20 +55,39 @@ def sampling_prompts(path: Path) -> Iterator[tuple[list[int], SamplingParams, tu
 
 
 def compare_scores(
-    board: Scoreboard, ref: Any, what: str, name: str, mine: Any, theirs: torch.Tensor, **bar: float
+    board: Scoreboard,
+    ref: Any,
+    what: str,
+    name: str,
+    mine: Any,
+    theirs: torch.Tensor,
+    asked: Sequence[SamplingParams] = (),
+    **bar: float,
 ) -> None:
-    """Their kept tokens exactly, and their scores of these, to the bit if no bar is given."""
+    """Their kept tokens exactly, and their scores of these, to the bit if no bar is given.
+
+    `asked`, the rows' parameters, are told where a row differs.
+    """
     holds(f"{name}: scores must be a tensor", isinstance(mine, torch.Tensor))
     agree(f"{name}: dtype and shape", (mine.dtype, mine.shape), (F32, theirs.shape))
     for row, (ours, wanted) in enumerate(zip(mine, theirs, strict=True)):
         a, b = set(kept(ours)), set(kept(wanted))
         if a != b:
+            told = f" ({settings(asked[row])})" if asked else ""
+            equal = "; as many, but others: sort by x.argsort(), and put them back in their places"
             raise AssertionError(
-                f"{name}, row {row}: nanoserve keeps {len(a)} tokens and HuggingFace {len(b)}; "
-                f"kept and must not be {sorted(a - b)[:5]}, missing {sorted(b - a)[:5]}"
+                f"{name}, row {row}{told}: nanoserve keeps {len(a)} tokens and HuggingFace "
+                f"{len(b)}; kept and must not be {sorted(a - b)[:5]}, missing {sorted(b - a)[:5]}"
+                + (equal if len(a) == len(b) > 1 else "")
             )
     shown = [x.masked_fill(x == -torch.inf, 0.0) for x in (mine, theirs)]
     board.compare(ref, what, name, *shown, **(bar or EXACT))
+
+
+def settings(params: SamplingParams) -> str:
+    """The fields that are not as SamplingParams has them by itself."""
+    plain = vars(SamplingParams())
+    return ", ".join(f"{k}={v}" for k, v in vars(params).items() if v != plain[k]) or "all off"
 
 
 def kept(x: torch.Tensor) -> list[int]:
@@ -121,7 +140,8 @@ def check_process(board: Scoreboard, ref: Any, scores: torch.Tensor, rows: int) 
         mine = attempt("process", process, *given)
         wanted = [their_process(*row, (2, 9)) for row in zip(*given[:3], strict=True)]
         name = f"fields crossed, rows from {at}"
-        compare_scores(board, ref, "fields crossed", name, mine, torch.stack(wanted), atol=1e-5)
+        wanted, what = torch.stack(wanted), "fields crossed"
+        compare_scores(board, ref, what, name, mine, wanted, params[part], atol=1e-5)
         again = process(given[0][1:2], given[1][1:2], given[2][1:2], (2, 9))
         holds(
             "a row alone must have the bits that it has in company", torch.equal(mine[1:2], again)

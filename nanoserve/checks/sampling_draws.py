@@ -11,7 +11,7 @@ from nanoserve import sampling
 from nanoserve.checks.common import BF16, agree, attempt, holds, must_raise
 from nanoserve.checks.sampling_cases import awkward_rows
 from nanoserve.comparison import Scoreboard
-from nanoserve.sampling import logprobs_of, sample, uniform
+from nanoserve.sampling import SamplingParams, logprobs_of, process, sample, uniform
 
 NEVER, LAST = float("-inf"), 1 - 2**-53  # LAST: the largest number below 1
 
@@ -44,7 +44,9 @@ def forced(scores: torch.Tensor, points: Sequence[float]) -> list[int]:
     with patch.object(sampling, "uniform", lambda seed, position: points[seed]):
         many = scores.expand(len(points), -1).clone()
         drawn = attempt("sample", sample, many, range(len(points)), [0] * len(points))
-    holds("sample must give (N,) whole numbers", drawn.dtype == torch.int64 and drawn.ndim == 1)
+    whole = drawn.dtype == torch.int64 and drawn.shape == (len(points),)
+    said = f"of {len(points)} rows it gave {drawn.dtype}, {tuple(drawn.shape)}"
+    holds("sample must give (N,) whole numbers, torch.int64", whole, said)
     most = drawn.max().item()
     holds(f"sample must give ids of {len(scores)} scores", most < len(scores), f"it gave {most}")
     return drawn.tolist()
@@ -78,7 +80,23 @@ def check_draws() -> None:
         many = scores.expand(40, -1).clone()
         agree(f"row {number}: 40 seeds", sample(many, range(40), [3] * 40).tolist(), tokens)
     check_certain()
+    check_elsewhere()
     check_draw_refusals()
+
+
+def check_elsewhere() -> None:
+    """New tensors are made where the scores are, whatever device torch would choose."""
+    rows = awkward_rows()[:2]
+    cold = SamplingParams(temperature=0, frequency_penalty=1, min_tokens=5, stop_token_ids=(3,))
+    given = rows, [cold, SamplingParams(top_p=0.9, top_k=9, min_p=0.1)], [([1], [2])] * 2
+
+    def chosen() -> list[int]:
+        return sample(process(*given), [1, 2], [0, 0]).tolist()
+
+    wanted = attempt("process and sample", chosen)
+    with torch.device("meta"):
+        what = "process and sample, where torch's default device is not that of the scores"
+        agree(what, attempt(what, chosen), wanted)
 
 
 def check_certain() -> None:
@@ -149,6 +167,8 @@ def check_logprobs(board: Scoreboard, ref: SimpleNamespace, logits: torch.Tensor
         logs, best = row.log_softmax(-1), row.topk(20).indices.tolist()
         for token in (best[0], best[5], row.argmin().item()):
             found = [attempt("logprobs_of", logprobs_of, row, token, n) for n in (0, 1, 20)]
+            given = type(found[0]).__name__
+            holds("logprobs_of must give a dict", given == "dict", f"it gave {given}")
             agree("asked for none: the chosen token alone", list(found[0]), [token])
             agree(
                 "ids asked for",
@@ -165,5 +185,7 @@ def check_logprobs(board: Scoreboard, ref: SimpleNamespace, logits: torch.Tensor
             mine = torch.tensor([one.logprob for one in found[2].values()])
             name = f"logprobs of row {number}, token {token}"
             board.compare(ref, "logprobs", name, mine, logs[list(found[2])])
-    more = logprobs_of(logits[0, :9].to(BF16), 3, 50)
+    half = logits[0, :9].to(BF16)
+    more = logprobs_of(half, 3, 50)
     agree("more asked for than there are", sorted(more), list(range(9)))
+    agree("logprobs of bf16 scores", more, logprobs_of(half.float(), 3, 50))
