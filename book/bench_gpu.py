@@ -1,4 +1,4 @@
-"""What only a GPU can tell, in one run: make bench-gpu, which writes bench-gpu.json.
+"""What only a GPU can tell, in one run: make bench-gpu, which writes the file of its card.
 
 Llama-3.2-1B's shape with made weights, in bf16: speed does not depend on their values. Parts take
 turns with what they are compared with, in one process on one card. The pages of Week 5 read the
@@ -7,12 +7,16 @@ the script works, and writes nothing.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -27,7 +31,12 @@ from nanoserve.checkpoints.twin import CONFIG
 from nanoserve.config import ModelConfig
 from nanoserve.model import Llama
 
-RESULTS = Path(__file__).resolve().parent / "bench-gpu.json"
+BOOK = Path(__file__).resolve().parent
+BESIDE = {  # contestants in processes of their own, when ours has given the card back: seconds
+    "gpu_continuous.py": 240,
+    "gpu_vllm.py": 240,
+    "gpu_vllm.py --chat": 150,
+}
 PARTS = {
     "memory": gpu_kernels.memory,
     "step": gpu_steps.step,
@@ -70,12 +79,66 @@ def machine() -> dict:
     return found
 
 
+def results() -> Path:
+    """The file of this card: book/bench-gpu-h200.json, say; the pages of Week 5 read the H100's."""
+    name = torch.cuda.get_device_name().lower()
+    card = next((word for word in name.split() if any(map(str.isdigit, word))), "card")
+    return BOOK / ("bench-gpu.json" if card == "h100" else f"bench-gpu-{card}.json")
+
+
+def softly(measure: Callable[[], dict]) -> dict:
+    """What it gives, or how it failed: the others go on."""
+    try:
+        return measure()
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {error}"[:400]}
+
+
+@contextlib.contextmanager
+def added(*place: str) -> Iterator[tuple[dict, Callable[[], None]]]:
+    """A script's place in the file that --json names, and what saves it; a part that fails says so."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", type=Path, default=results() if ON_A_GPU else None)
+    file = parser.parse_known_args()[0].json
+    found = json.loads(file.read_text("utf-8")) if file and file.exists() else {}
+    mine = found
+    for name in place:
+        mine = mine.setdefault(name, {})
+    mine.clear()
+
+    def save() -> None:
+        if file:
+            file.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+    try:
+        yield mine, save
+    except Exception as error:
+        traceback.print_exc()
+        mine["failed"] = f"{type(error).__name__}: {error}"[:400]
+    save()
+    print(json.dumps(mine, indent=1), flush=True)
+
+
+def run_for(seconds: float, command: list) -> None:
+    """A process and its children, which are ended after so long: what they have written is kept."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        print(f"ended after {seconds} seconds", flush=True)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def main() -> None:
     """Every part, or those named; each is written as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; default all")
     parser.add_argument("--until", type=float, help="begin no part after so many seconds")
-    parser.add_argument("--json", type=Path, default=RESULTS if ON_A_GPU else None)
+    parser.add_argument("--json", type=Path, default=results() if ON_A_GPU else None)
     args = parser.parse_args()
     if unknown := {*args.parts} - {*PARTS}:
         parser.error(f"there is no part {', '.join(unknown)}: {', '.join(PARTS)} are all")
@@ -98,11 +161,16 @@ def main() -> None:
             if args.json:
                 args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     print(f"{time.monotonic() - began:6.1f} s: done")
-    if args.json and not args.parts and importlib.util.find_spec("vllm"):
+    if args.json and not args.parts:
         del model
         torch.cuda.empty_cache()
-        beside = [sys.executable, RESULTS.parent / "gpu_vllm.py", "--json", args.json]
-        subprocess.run(beside, check=True)
+        for told, seconds in BESIDE.items():
+            script, *more = told.split()
+            if script == "gpu_vllm.py" and not importlib.util.find_spec("vllm"):
+                continue
+            print(f"{time.monotonic() - began:6.1f} s: {told}", flush=True)
+            command = [sys.executable, BOOK / script, *more, "--json", args.json]
+            run_for(seconds, command)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """vLLM on the same card, for bench-gpu.json: make bench-gpu runs it last, where it is installed.
 
 The same weights, saved as a checkpoint, and the same ids and counts as gpu_engine.py has; vLLM's
-own defaults, but for prefix caching, which a workload without common prefixes does not want. In
-a process of its own, when ours has given the card back.
+own defaults, but for prefix caching: where texts share nothing it is off, as ours is, so that the
+same prompts again are read again. With --chat it runs the chat alone, by the book's own clock and
+with vLLM's default, which is to look for prefixes. In a process of its own, when ours has given
+the card back.
 """
 
-import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault(
@@ -20,10 +23,11 @@ os.environ.setdefault(
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from bench_gpu import RESULTS, made_model
-from gpu_engine import LONGEST, NEW, PROMPT, READ, REQUESTS, TOGETHER
+from bench_gpu import added, made_model
+from gpu_engine import LONGEST, NEW, PROMPT, READ, REQUESTS, TOGETHER, numbers, quiet
 from safetensors.torch import save_file
 
+from nanoserve.bench.clock import time_engine
 from nanoserve.bench.workloads import workload
 from nanoserve.checkpoints.twin import CONFIG
 from nanoserve.loader import key_map
@@ -41,17 +45,65 @@ def saved(model: Llama, folder: Path) -> str:
     return str(folder)
 
 
-def measure(model: Llama, path: str, found: dict) -> None:
-    """One text, several at once, nano-vllm's workload, a long prompt's first token."""
+def started(path: str, found: dict, caching: bool):
+    """vLLM, by its defaults; seconds to start, and the memory that the card has no more."""
     import vllm
 
-    begin = time.perf_counter()
+    free, begin = torch.cuda.mem_get_info()[0], time.perf_counter()
     theirs = vllm.LLM(
         model=path, skip_tokenizer_init=True, dtype="bfloat16", max_model_len=8192,
-        gpu_memory_utilization=SHARE, enable_prefix_caching=False, disable_log_stats=True,
+        gpu_memory_utilization=SHARE, enable_prefix_caching=caching, disable_log_stats=True,
     )  # fmt: skip
     found["version"] = vllm.__version__
     found["seconds to start"] = round(time.perf_counter() - begin, 1)
+    found["GiB"] = round((free - torch.cuda.mem_get_info()[0]) / 2**30, 2)
+    return theirs
+
+
+class Clocked:
+    """vLLM's engine as the book's clock wants one: see nanoserve/bench/clock.py."""
+
+    def __init__(self, engine):
+        self.engine, self.names = engine, {}
+
+    def add_request(self, name: str, ids: list[int], params) -> None:
+        """The same law; vLLM is not to make text of it."""
+        import vllm
+
+        asked = vllm.SamplingParams(
+            temperature=params.temperature, max_tokens=params.max_tokens, ignore_eos=True,
+            detokenize=False,
+        )  # fmt: skip
+        self.names[name] = self.engine.add_request(name, {"prompt_token_ids": list(ids)}, asked)
+
+    def step(self, only_ended: bool = False) -> list:
+        """What a step tells."""
+        return [
+            SimpleNamespace(
+                request_id=told.request_id, token_ids=list(told.outputs[0].token_ids),
+                finished=told.finished, num_cached_tokens=told.num_cached_tokens or 0,
+            )
+            for told in self.engine.step() if told.finished or not only_ended
+        ]  # fmt: skip
+
+    def abort(self, name: str) -> None:
+        """After an error."""
+        self.engine.abort_request([name])
+
+
+def chat(model: Llama, path: str, found: dict) -> None:
+    """The chat of gpu_engine.py, after two others of as many messages."""
+    theirs = Clocked(started(path, found, caching=True).llm_engine)
+    for seed in (1, 2, 0):
+        talk = workload("chat", 256, seed, 1024, model.config.vocab_size)
+        found["prefix caching"] = numbers(time_engine(theirs, talk, 0.0, quiet))
+
+
+def measure(model: Llama, path: str, found: dict, save) -> None:
+    """One text, several at once, nano-vllm's workload, a long prompt's first token."""
+    import vllm
+
+    theirs = started(path, found, caching=False)
 
     def wrote(prompts: list, new: list[int], temperature: float = 0.0) -> tuple[float, list]:
         given = [{"prompt_token_ids": list(ids)} for ids in prompts]
@@ -94,6 +146,7 @@ def measure(model: Llama, path: str, found: dict) -> None:
     asked = workload("nano-vllm", REQUESTS, 0, LONGEST, V)
     prompts, new = [c[0].ids for c in asked], [c[0].new for c in asked]
     wrote(prompts[:8], [16] * 8, 0.6)
+    save()
     found["nano-vllm"] = []
     for _ in range(3):
         seconds, _ = wrote(prompts, new, 0.6)
@@ -105,14 +158,12 @@ def measure(model: Llama, path: str, found: dict) -> None:
 
 def main() -> None:
     """Adds vLLM's numbers to those that are there."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    found = json.loads(args.json.read_text("utf-8"))
-    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    talks = "--chat" in sys.argv
+    place = ("vllm", "chat") if talks else ("vllm",)
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder, added(*place) as (found, save):
         model = made_model()
-        measure(model, saved(model, Path(folder)), found.setdefault("vllm", {}))
-    args.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        path = saved(model, Path(folder))
+        chat(model, path, found) if talks else measure(model, path, found, save)
 
 
 if __name__ == "__main__":
