@@ -97,7 +97,7 @@ def softly(measure: Callable[[], dict]) -> dict:
 
 @contextlib.contextmanager
 def added(*place: str) -> Iterator[tuple[dict, Callable[[], None]]]:
-    """A script's place in the file that --json names, and what saves it; a part that fails says so."""
+    """A place in the file that --json names, and what saves it; failures are told there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", type=Path, default=results() if ON_A_GPU else None)
     file = parser.parse_known_args()[0].json
