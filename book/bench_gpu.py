@@ -33,9 +33,9 @@ from nanoserve.model import Llama
 
 BOOK = Path(__file__).resolve().parent
 BESIDE = {  # contestants in processes of their own, when ours has given the card back: seconds
-    "gpu_continuous.py": 240,
-    "gpu_vllm.py": 240,
-    "gpu_vllm.py --chat": 150,
+    "gpu_continuous.py": 200,
+    "gpu_vllm.py": 200,
+    "gpu_vllm.py --chat": 100,
 }
 PARTS = {
     "memory": gpu_kernels.memory,

@@ -64,7 +64,7 @@ class Clocked:
     """vLLM's engine as the book's clock wants one: see nanoserve/bench/clock.py."""
 
     def __init__(self, engine):
-        self.engine, self.names = engine, {}
+        self.engine = engine
 
     def add_request(self, name: str, ids: list[int], params) -> None:
         """The same law; vLLM is not to make text of it."""
@@ -74,7 +74,7 @@ class Clocked:
             temperature=params.temperature, max_tokens=params.max_tokens, ignore_eos=True,
             detokenize=False,
         )  # fmt: skip
-        self.names[name] = self.engine.add_request(name, {"prompt_token_ids": list(ids)}, asked)
+        self.engine.add_request(name, {"prompt_token_ids": list(ids)}, asked)
 
     def step(self, only_ended: bool = False) -> list:
         """What a step tells."""
