@@ -35,8 +35,8 @@ def test_what_the_card_has_not_is_refused(made):
             GPUEngine(made, **settings)
     engine = GPUEngine(made, num_blocks=8, max_num_seqs=2)  # and the card is as good as before
     engine.add_request("a", [1, 2, 3], SamplingParams(temperature=0, max_tokens=4))
-    while not engine.step()[0].finished:
-        pass
+    while engine.has_unfinished():
+        engine.step()
     engine.audit()
 
 
