@@ -88,6 +88,6 @@ def check_compared(blocks: int = 30) -> None:
             cache.match(text())
         else:
             cache.publish(cache.grow([], blocks), text(), blocks)
-        said = f"{what}, {blocks} blocks of a token: at most {2 * blocks} tokens may be compared, so"
-        said += " go on from the text in `holds`, not from an equal one"
+        said = f"{what}, {blocks} blocks of a token: at most {2 * blocks} may be compared, so "
+        said += "go on from the text in `holds`, not from an equal one"
         holds(said, Counted.compared <= 2 * blocks, f"{Counted.compared} were")
