@@ -116,22 +116,3 @@ def test_new_blocks_evict_the_longest_free_text_first():
     cache = scheduler.blocks
     hits = [len(cache.match([*range(start, start + 7)])) for start in (10, 20, 30)]
     assert hits == [1, 3, 2]
-
-
-def test_a_text_in_two_chunks_is_compared_by_object_and_not_token_by_token(monkeypatch):
-    """A match of n blocks looks at n parents, not at n * n: chains share their objects."""
-    looks = []
-    plain = Prefix.__eq__
-
-    def counted(one, other):
-        looks.append(1)
-        return plain(one, other)
-
-    cache, text = PrefixCache(64, 1), [*range(60)]
-    for _ in range(2):  # the second is a duplicate
-        table = cache.grow([], 30)
-        cache.publish(table, text, 30)
-    monkeypatch.setattr(Prefix, "__eq__", counted)
-    assert len(cache.match(text)) == 30
-    prefix = cache.holds[cache.match(text)[-1]]
-    assert len(looks) <= 2 * 30 + 2 and prefix.parent is cache.holds[cache.match(text)[-2]]

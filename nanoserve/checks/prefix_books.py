@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.prefix_by_hand import check_audit, check_by_hand
+from nanoserve.checks.prefix_by_hand import check_audit, check_by_hand, check_compared
 from nanoserve.engine import prefix as module
 from nanoserve.engine.prefix import Prefix, PrefixCache
 
@@ -141,6 +141,7 @@ def check_books() -> None:
     """All of it, with the hash and with one of a single bit."""
     check_by_hand()
     check_audit()
+    check_compared()
     for function in (module.chain_hash, one_bit):
         with hashed(function):
             for seed, (num_blocks, size) in enumerate(((4, 1), (6, 2), (9, 3), (5, 2))):

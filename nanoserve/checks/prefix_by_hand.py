@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from nanoserve.checks.common import agree, attempt, must_raise
+from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.engine.prefix import PrefixCache
 
 
@@ -61,3 +61,33 @@ def check_audit() -> None:
         attempt("audit of sound books", cache.audit, [])
         act(cache)
         must_raise(AssertionError, f"audit with {what}", cache.audit, [])
+
+
+class Counted(int):
+    """A token that counts how often one is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return int(self) == other
+
+    __hash__ = int.__hash__
+
+
+def check_compared(blocks: int = 30) -> None:
+    """A text of n blocks compares each once or twice, not n * n: equal chains are one object."""
+    cache = PrefixCache(64, 1)
+
+    def text() -> list[int]:
+        return [Counted(i) for i in range(blocks + 1)]
+
+    for what in ("publish", "publish, by a duplicate", "match"):
+        Counted.compared = 0
+        if what == "match":
+            cache.match(text())
+        else:
+            cache.publish(cache.grow([], blocks), text(), blocks)
+        said = f"{what}, {blocks} blocks of a token: at most {2 * blocks} may be compared, so "
+        said += "go on from the text in `holds`, not from an equal one"
+        holds(said, Counted.compared <= 2 * blocks, f"{Counted.compared} were")

@@ -6,10 +6,12 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.engine.blocks import BlockManager
+from nanoserve.engine.engine import Engine
 from nanoserve.engine.rehearsal import Record, Wish, rehearse, watch
 from nanoserve.engine.request import Request
 from nanoserve.engine.scheduler import Scheduler
@@ -104,26 +106,34 @@ def drawn(seed: int) -> tuple[list[Wish], dict[str, int]]:
 
 def check_rehearsals(rounds: int = 100) -> None:
     """Held, read, stopped, got and again of every step, by hand; and what is refused."""
-    stopped = 0
+    stopped, three = 0, [Wish(5, 8), Wish(6, 7), Wish(3, 6)]
+    what = "the three of the page's beginning, in 6 blocks of 4"
+    same(what, attempt(what, rehearse, three, 6, 4, 9, 16), by_hand(three, 6, 4, 9, 16))
     for seed in range(rounds):
         wishes, settings = drawn(seed)
         what = f"rehearsal {seed}, {settings}"
         record = attempt(what, rehearse, wishes, **settings)
         same(what, record, by_hand(wishes, *settings.values()))
         stopped += record.preemptions
-    holds(
-        "some of these rehearsals must run out of blocks", stopped > rounds // 2, f"{stopped} stops"
-    )
+    what = "some of these rehearsals must run out of blocks"
+    holds(what, stopped > rounds // 2, f"{stopped} stops")
     check_roomy()
     check_watch()
     check_refused()
 
 
 def same(what: str, record: Record, table: Timetable) -> None:
-    """A record says what the timetable says."""
-    for name in ("stopped", "read", "held", "got", "again"):
-        agree(f"{what}: {name}", getattr(record, name), getattr(table, name))
+    """A record says what the timetable says: else the first step where they part, from 0 on."""
+    for step in range(len(table.held)):
+        for name in ("read", "held", "stopped"):
+            mine, right = (getattr(one, name)[step : step + 1] for one in (record, table))
+            agree(f"{what}: `{name}` of step {step}", mine, right)
     agree(f"{what}: steps", record.steps, len(table.held))
+    for name in ("read", "held", "stopped", "again"):
+        agree(f"{what}: `{name}`", getattr(record, name), getattr(table, name))
+    agree(f"{what}: `got`, who", {*record.got}, {*table.got})
+    for name, steps in table.got.items():
+        agree(f"{what}: `got`, the steps of request {name}", record.got[name], steps)
     agree(f"{what}: peak", record.peak, max(table.held))
     agree(f"{what}: preemptions", record.preemptions, sum(map(len, table.stopped)))
 
@@ -135,25 +145,30 @@ def check_roomy() -> None:
         wishes = [wish._replace(most=None) for wish in wishes]  # the pool must hold `most`
         del settings["num_blocks"]
         roomy = rehearse(wishes, **settings)
-        agree(
-            f"rehearsal {seed}, roomy: preemptions, again", (roomy.preemptions, roomy.again), (0, 0)
-        )
-        agree(
-            f"rehearsal {seed}: with its peak alone",
-            rehearse(wishes, roomy.peak, **settings),
-            roomy,
-        )
+        what = f"rehearsal {seed}, roomy"
+        agree(f"{what}: preemptions, again", (roomy.preemptions, roomy.again), (0, 0))
+        alone = rehearse(wishes, roomy.peak, **settings)
+        agree(f"{what}: with its peak alone", alone, roomy)
 
 
 def check_watch() -> None:
     """What is watched is told from then on, whoever calls, and a plan that was never run too."""
+    mine, engines = (signature(one).parameters for one in (rehearse, Engine))
+    for name in ("block_size", "max_num_seqs", "max_num_batched_tokens"):
+        agree(f"{name}, as in an engine", mine[name].default, engines[name].default)
     scheduler = Scheduler(BlockManager(8, 4), 2, 6)
     scheduler.add(Request("a", (1,) * 5, SamplingParams(max_tokens=3)))
     scheduler.update(scheduler.schedule(), [1])
     record = watch(scheduler)
     agree("steps of a new record", (record.steps, record.peak, record.preemptions), (0, 0, 0))
-    scheduler.schedule()
+    plan = scheduler.schedule()
     agree("tokens of the first step that is watched", (record.read, record.held), ([1], [2]))
+    agree("tokens read again, where the record begins in mid-text", record.again, 0)
+    scheduler.update(plan, [1])
+    scheduler.update(scheduler.schedule(), [1])
+    scheduler.add(Request("a", (1,) * 5, SamplingParams(max_tokens=3)))
+    scheduler.schedule()
+    agree("tokens read again, where a new request has an old one's id", record.again, 0)
 
 
 def check_refused() -> None:
@@ -179,3 +194,6 @@ def check_refused() -> None:
     agree("steps of nine tokens, 9 steps at most", rehearse(long, most_steps=9).steps, 9)
     said = must_raise(RuntimeError, "nine tokens, 8 steps at most", rehearse, long, most_steps=8)
     holds("what does not end must say after how many steps", "8" in said, said)
+    shut = type("Shut", (Scheduler,), {"start": lambda self, request: False})
+    what = "a `kind` that lets nobody in"
+    must_raise(RuntimeError, what, rehearse, long, kind=shut, most_steps=9)

@@ -139,6 +139,8 @@ def check_found_is_not_read() -> None:
     paper.add(text, params)
     while paper.alive:
         paper.step()
+    what = "blocks of two that can be found, after one has read 8 tokens and ended"
+    agree(what, len(paper.blocks.found), 4)
     for last in range(2):
         paper.add([*text, last], params)
     read = [len(share.ids) for share in paper.step().shares]

@@ -47,7 +47,7 @@ def beginning(salt: str | None) -> Prefix:
     return Prefix(None, () if salt is None else (salt,))
 
 
-class PrefixCache(BlockManager):
+class Books(BlockManager):
     """A block manager that knows what is in its full blocks.
 
     `holds` has the text of each block that is full and written, `found`
@@ -59,6 +59,21 @@ class PrefixCache(BlockManager):
         super().__init__(num_blocks, block_size)
         self.holds: list[Prefix | None] = [None] * num_blocks
         self.found: dict[Prefix, int] = {}
+
+    def audit(self, tables: Iterable[Sequence[int]]) -> None:
+        """As ever; and what can be found is there, in one block."""
+        super().audit(tables)
+        for block in self.queue:
+            held = self.holds[block]
+            if held is not None and self.found.get(held) != block:
+                raise AssertionError(f"nobody finds free block {block}")
+        for prefix, block in self.found.items():
+            if self.holds[block] is not prefix:
+                raise AssertionError(f"block {block} holds another text")
+
+
+class PrefixCache(Books):
+    """Finds a text's blocks again, as long as nobody else has them."""
 
     def match(self, tokens: Sequence[int], salt: str | None = None) -> list[int]:
         """Blocks that hold the beginning of these tokens, in order.
@@ -110,17 +125,6 @@ class PrefixCache(BlockManager):
         if prefix is None or self.found.setdefault(prefix, block) != block:
             self.holds[block] = None
             self.queue.move_to_end(block, last=False)
-
-    def audit(self, tables: Iterable[Sequence[int]]) -> None:
-        """As ever; and what can be found is there, in one block."""
-        super().audit(tables)
-        for block in self.queue:
-            held = self.holds[block]
-            if held is not None and self.found.get(held) != block:
-                raise AssertionError(f"nobody finds free block {block}")
-        for prefix, block in self.found.items():
-            if self.holds[block] is not prefix:
-                raise AssertionError(f"block {block} holds another text")
 
 
 class CachingScheduler(Scheduler):
