@@ -71,9 +71,9 @@ def watch(what: str, thread: threading.Thread, died: list[BaseException], loops:
             raise died[0]  # a practice notebook's blank says so itself
         if idle >= QUIET:
             why = f", since a thread ended with {died[0]!r}" if died else ""
-            raise AssertionError(f"{what} hangs{why}. Who waits, and where:\n{stand(loops)}")
+            raise AssertionError(f"{what}: it hangs{why}. Who waits, and where:\n{stand(loops)}")
         if time.monotonic() - began > LONGEST:
-            raise AssertionError(f"{what} goes on and on. Who is where:\n{stand(loops)}")
+            raise AssertionError(f"{what}: it goes on and on. Who is where:\n{stand(loops)}")
 
 
 def stand(loops: list[asyncio.AbstractEventLoop]) -> str:
