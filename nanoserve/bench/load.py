@@ -83,8 +83,12 @@ async def lines(response: httpx.Response) -> AsyncIterator[bytes]:
             yield line
 
 
+# What `ask` raises where a server says what none should.
+ODD = (ValueError, LookupError, TypeError, AttributeError)
+
+
 def hear(heard: Heard, line: bytes, now: float) -> None:
-    """A line of the stream. ValueError for what no server should say."""
+    """A line of the stream. One of ODD for what is none of a server's."""
     if not line.startswith(b"data:") or line.rstrip().endswith(b"[DONE]"):
         return
     chunk = json.loads(line[5:])
@@ -148,7 +152,7 @@ async def offer(
                 await asyncio.wait_for(work, limit)
             except (asyncio.TimeoutError, httpx.HTTPError) as error:
                 heard.failure = type(error).__name__
-            except (ValueError, KeyError, TypeError) as error:
+            except ODD as error:
                 heard.failure = str(error)
             heard.ended = clock()
             return heard

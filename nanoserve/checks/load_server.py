@@ -102,6 +102,7 @@ async def failing() -> None:
         "empty": OK + stream([]),
         "json": OK + b"data: {]\n\n",
         "odd": OK + b'data: {"object": "x"}\n\n',
+        "null": OK + b'data: {"choices": [null]}\n\n',
     }
 
     async def answer(body: dict, writer: asyncio.StreamWriter) -> None:

@@ -4,19 +4,13 @@ No check waits for a time: what hangs is known by a process that does nothing an
 """
 
 import asyncio
-import logging
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from nanoserve.checks.common import holds
+from nanoserve.checks.hangs import run
 from nanoserve.engine.engine import Engine
-
-QUIET = 20  # tenths of a second, one after another, in which a process that hangs does nothing
-LONGEST = 60.0  # seconds, for what runs in circles
 
 
 def on_a_loop(what: str, main: Callable[[], Coroutine], debug: bool = True) -> Any:
@@ -25,67 +19,23 @@ def on_a_loop(what: str, main: Callable[[], Coroutine], debug: bool = True) -> A
     AssertionError where it fails, hangs, or leaves a task or a thread. The loop is in asyncio's
     debug mode, which refuses what another thread does to it, and doubles the time of a socket.
     """
-    future, before = Future(), {*threading.enumerate()}
+    before = {*threading.enumerate()}
 
     async def watched() -> Any:
-        asyncio.get_running_loop().slow_callback_duration = float("inf")
         result = await main()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         holds(f"{what}: no task may be left", not tasks, f"{len(tasks)} are")
         return result
 
-    def work() -> None:
-        try:
-            future.set_result(asyncio.run(watched(), debug=debug))
-        except BaseException as error:
-            future.set_exception(error)
-
-    thread = threading.Thread(target=work, daemon=True)
     try:
-        with quiet() as died:
-            thread.start()
-            watch(what, thread, died)
-        result = future.result()
+        result = run(what, watched(), debug)
     except (AssertionError, NotImplementedError):
         raise
     except BaseException as error:
         raise AssertionError(f"{what}: {error!r}") from error
-    left = [t.name for t in {*threading.enumerate()} - before - {thread}]
+    left = [t.name for t in {*threading.enumerate()} - before]
     holds(f"{what}: no thread may be left", not left, f"there is {left}")
     return result
-
-
-@contextmanager
-def quiet() -> Iterator[list[BaseException]]:
-    """Steps that fail on purpose are not logged. The errors by which threads ended meanwhile."""
-    died, hook = [], threading.excepthook
-    logs = [logging.getLogger(name) for name in ("nanoserve.server", "asyncio")]
-    levels = [log.level for log in logs]
-    threading.excepthook = lambda given: died.append(given.exc_value)
-    for log in logs:
-        log.setLevel(logging.CRITICAL + 1)
-    try:
-        yield died
-    finally:
-        threading.excepthook = hook
-        for log, level in zip(logs, levels, strict=True):
-            log.setLevel(level)
-
-
-def watch(what: str, thread: threading.Thread, died: list[BaseException]) -> None:
-    """Wait for its end. AssertionError where nothing computes any more, or it has no end."""
-    began, idle, spent = time.monotonic(), 0, time.process_time()
-    while thread.is_alive():
-        thread.join(0.1)
-        now = time.process_time()
-        idle, spent = (idle + 1 if now - spent < 1e-3 else 0), now
-        if not thread.is_alive():
-            return
-        if idle == QUIET and died and isinstance(died[0], NotImplementedError):
-            raise died[0]  # a practice notebook's blank says so itself
-        how = f"it hangs, since a thread ended with {died[0]!r}" if died else "it hangs"
-        holds(f"{what}: everybody must be told at last", idle < QUIET, how)
-        holds(f"{what}: it must end", time.monotonic() - began < LONGEST, "it goes on and on")
 
 
 class Watched(Engine):

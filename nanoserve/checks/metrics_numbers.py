@@ -115,8 +115,8 @@ def live(now: list[float], worker: Any, metrics: Metrics) -> None:
 
 def check_life(found: dict[str, Any]) -> None:
     """Counts and sums by hand."""
-    agree("tokens read", found["prompt_tokens_total"], 5.0 + 2 + 2 + 2)
-    agree("tokens written", found["generation_tokens_total"], 3.0 + 3 + 1 + 1)
+    agree("prompt_tokens_total, each once", found["prompt_tokens_total"], 5.0 + 2 + 2 + 2)
+    agree("generation_tokens_total", found["generation_tokens_total"], 3.0 + 3 + 1 + 1)
     agree("preemptions since it began", found["num_preemptions_total"], 3.0)
     ends = [found[f"request_success_total {r}"] for r in ("stop", "length", "abort", "error")]
     agree("ends: stop, length, abort, error", ends, [1.0, 1.0, 2.0, 2.0])

@@ -79,12 +79,16 @@ def check_refused_meanwhile(model: Llama) -> None:
             agree("requests in flight after refusals", served.running + served.waiting, 1)
             ids = [1, 2]
             later = await served.submit(ids, SHORT)
-            ids[:] = [999_999]  # the caller's own
+            ids[:] = [3]  # the caller's own
             agree("told to the Watch by submit", ears.names, ["one", later.request_id])
             holds("it must be told before the engine's thread is", ears.seen[-1])
             gate.open()
             outputs = [await answer.last(), await later.last()]
-            agree("prompts", [output.prompt_token_ids for output in outputs], [PROMPT, [1, 2]])
+            agree(
+                "prompts, one from a list that changed later",
+                [output.prompt_token_ids for output in outputs],
+                [PROMPT, [1, 2]],
+            )
             plain = await (await served.submit(PROMPT)).last()
             agree("most tokens, without params", len(plain.token_ids) <= 16, True)
             again = await served.submit(PROMPT, SHORT, "one")
@@ -107,7 +111,11 @@ def check_places(model: Llama, waiting: int) -> None:
             await gate.step(2)  # in the first, some may still be in the mail
             agree(f"{what}: who runs and waits", (served.running, served.waiting), (2, waiting))
             agree(f"{what}: ends that it has seen, the start being one", len(served.ends), 1)
-            await refusal(Busy, what, served, PROMPT, NINE)
+            served.ends[0] -= 1e5  # nobody came all night
+            busy = await refusal(Busy, what, served, PROMPT, NINE)
+            holds(
+                f"{what}: retry_after at most 60 s", busy.retry_after <= 60, f"{busy.retry_after}"
+            )
             await answers[0].aclose()
             await gate.step(2)  # in the second the abort is told
             answers[0] = await served.submit(PROMPT, NINE)

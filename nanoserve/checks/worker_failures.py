@@ -28,7 +28,7 @@ def check_failures(model: Llama) -> None:
     check_each_moment(model, mix, alone)
     for what, place in (("before", "before"), ("after its tokens were drawn", "after")):
         check_two_in_a_row(model, mix, what, place)
-    check_broken_books(model, mix)
+    check_broken_books(model, mix, alone)
     check_one_refused(model, mix, alone)
 
 
@@ -124,8 +124,11 @@ def check_two_in_a_row(model: Llama, mix: list, what: str, place: str) -> None:
     on_a_loop(what, main)
 
 
-def check_broken_books(model: Llama, mix: list) -> None:
-    """A step that raises and loses a block: no request may meet what is left."""
+def check_broken_books(model: Llama, mix: list, alone: list) -> None:
+    """A step that raises and loses a block: no request may meet what is left.
+
+    The loop is away meanwhile: who ended before is told so, in the same mail as the thread's end.
+    """
     what = "a step that raises and loses a block"
     engine = Watched(model, **SETTINGS)
 
@@ -138,10 +141,13 @@ def check_broken_books(model: Llama, mix: list) -> None:
 
     async def main() -> None:
         async with AsyncEngine(engine) as served:
-            answer = await served.submit(*mix[0])
-            (said,) = await outcomes([answer])
+            before = await served.submit(mix[0][0], replace(GREEDY, max_tokens=1))
+            answers = [before, await served.submit(*mix[0])]
+            served.thread.join(60)
+            first, said = await outcomes(answers)
+            agree(f"{what}: ids of who ended before", first, alone[0][:1])
             holds(f"{what}: its request must be told", isinstance(said, str), f"told was {said}")
-            await asyncio.wait_for(served.ended.wait(), None)
+            await served.ended.wait()
             holds(f"{what}: it is healthy no more", not served.healthy)
 
     on_a_loop(what, main)

@@ -97,7 +97,7 @@ def check_slot() -> None:
 
 
 def check_closed() -> None:
-    """An answer that is closed gives nothing more, also of what was there to be read."""
+    """An answer that is left gives nothing more, also of what was there to be read."""
 
     async def main() -> None:
         aborts = []
@@ -107,5 +107,14 @@ def check_closed() -> None:
         answer.put(output(2))
         agree("what is read of a closed answer", [each async for each in answer], [])
         agree("its aborts", aborts, ["a"])
+        left = Answer("b", lambda: aborts.append("b"))
+        async with left:
+            pass
+        agree("aborts of one whose `async with` has ended", aborts, ["a", "b"])
+        try:
+            said = await left.last()
+            raise AssertionError(f"last() of an answer that was left: EngineError, not {said!r}")
+        except EngineError:
+            pass
 
     on_a_loop("a closed answer", main)

@@ -113,7 +113,7 @@ class EngineThread(Keeper):
         """One step, and everybody is told. One that raises, too."""
         works = self.engine.has_unfinished()
         self.steps += works
-        try:
+        try:  # a good step that had work forgives the last
             told = {out.request_id: out for out in self.engine.step()}
             self.failed = self.failed and not works
         except Exception as error:

@@ -18,6 +18,7 @@ from nanoserve.server.answer import Answer, Busy, EngineError, Mailbox, News, St
 from nanoserve.server.thread import ENDED, EngineThread, Stats
 
 LAST_STEP = 30.0  # seconds that a step may take once it is to be the last
+LONGEST_WAIT = 60.0  # seconds until one comes again: nights are no pace
 
 
 class Front:
@@ -74,7 +75,7 @@ class Front:
             since = self.loop.time() - self.ends[0]
             pace = since / len(self.ends)  # seconds from end to end
             what = f"{len(self.flying)} requests are in, and no more may"
-            raise Busy(what, max(1.0, pace))
+            raise Busy(what, min(max(1.0, pace), LONGEST_WAIT))
 
     def hear(self, name: str, news: News) -> None:
         """The newest of one request, to whoever reads it."""
@@ -114,7 +115,33 @@ class Front:
         return max(0, len(self.flying) - self.running)
 
 
-class AsyncEngine(Front):
+class Ending(Front):
+    """How it ends: nobody new, some grace, and no thread is left."""
+
+    async def stop(self, grace: float = 30.0) -> None:
+        """Let nobody in; after `grace` seconds abort who still runs.
+
+        All are told, and the thread is gone. EngineError if its last
+        step does not come back.
+        """
+        if not grace >= 0:
+            raise ValueError(f"grace must be 0 or more, got {grace!r}")
+        self.stopping = True
+        if self.loop is None:
+            return
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.idle.wait(), grace)
+        self.thread.commands.put((self.thread.close,))
+        try:
+            await asyncio.wait_for(self.ended.wait(), LAST_STEP)
+        except asyncio.TimeoutError:
+            error = EngineError("the last step has not come back")
+            self.lose(error)
+            raise error from None
+        self.thread.join()
+
+
+class AsyncEngine(Ending):
     """One thread steps `engine`; from `start` on, nobody else may.
 
     All is called on one event loop, and nothing waits for a step, but
@@ -155,28 +182,6 @@ class AsyncEngine(Front):
                 self.lose(news)
             else:
                 self.hear(name, news)
-
-    async def stop(self, grace: float = 30.0) -> None:
-        """Let nobody in; after `grace` seconds abort who still runs.
-
-        All are told, and the thread is gone. EngineError if its last
-        step does not come back.
-        """
-        if not grace >= 0:
-            raise ValueError(f"grace must be 0 or more, got {grace!r}")
-        self.stopping = True
-        if self.loop is None:
-            return
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.idle.wait(), grace)
-        self.thread.commands.put((self.thread.close,))
-        try:
-            await asyncio.wait_for(self.ended.wait(), LAST_STEP)
-        except asyncio.TimeoutError:
-            error = EngineError("the last step has not come back")
-            self.lose(error)
-            raise error from None
-        self.thread.join()
 
     async def __aenter__(self) -> "AsyncEngine":
         await self.start()
