@@ -298,7 +298,8 @@ MEASURES = {
 def fresh(kind: str, *arguments) -> dict:
     """One of MEASURES in a process of its own."""
     command = [sys.executable, __file__, "--one", kind, *map(str, arguments)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    env = bench_server.ENVIRONMENT.get(arguments[0], {}) | os.environ
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=env)
     return json.loads(run.stdout.splitlines()[-1])
 
 

@@ -10,9 +10,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
+from nanoserve.commands.serve import SPINS
+
 CONTESTANTS = ("engine", "thread", "http")
+# Of a contestant's process, where the one who measures has set nothing else.
+ENVIRONMENT = {"thread": {"GOMP_SPINCOUNT": SPINS}}  # "http" sets it itself
 REQUESTS, PROMPT, NEW = 32, 32, 64  # at once; tokens read, and written, of each
 ASK = 0.05  # seconds between two questions to /health
 
@@ -34,15 +39,18 @@ def measure_server(mode: str, path: str) -> dict:
 
 
 def by_the_engine(mode: str, path: str) -> dict:
-    """No server. As "thread" it steps, like a server's, in another thread than loaded the model.
+    """No server. As "thread" it is loaded and stepped as a server's is, and there is no HTTP.
 
-    OpenMP keeps a team for each of the two then: more threads than cores, and GNU's sleep at once
-    where they would wait for work a moment. That is no cost of HTTP.
+    In two threads, that is, of which only the one that steps has a team of OpenMP's workers, and
+    with workers that spin as briefly.
     """
     from nanoserve.bench.clock import time_engine
     from nanoserve.engine.engine import Engine
+    from nanoserve.server.run import alone
 
-    engine, asked = Engine(path, max_num_seqs=REQUESTS), requests()
+    with alone() if mode == "thread" else nullcontext():
+        engine = Engine(path, max_num_seqs=REQUESTS)
+    asked = requests()
 
     def work():
         time_engine(engine, asked[:1], 0.0, lambda new: None)  # warm

@@ -19,6 +19,7 @@ from nanoserve.checkpoints.strictjson import MAX_JSON
 from nanoserve.model import Llama
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = 120  # seconds: on a busy machine, too, only what waits for ever takes so long
 # pytest finds a fixture by its name in the module.
 good, one, shards, model = broken.good, broken.one, broken.shards, broken.model
 
@@ -28,10 +29,10 @@ def soon():
     """Nothing here may wait for what never comes."""
 
     def stop(*args):
-        raise TimeoutError("still at it after 20 seconds")
+        raise TimeoutError(f"still at it after {LONGEST} seconds")
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(20)
+    signal.alarm(LONGEST)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -119,9 +120,9 @@ def test_json_that_swells_is_bounded(one, model, piece):
     text = b'{"a":[' + piece * ((MAX_JSON - 20) // len(piece)) + b"0]}"
     write(one / "model.safetensors", text, b"")
     tracemalloc.start()
-    before = time.monotonic()
+    before = time.process_time()  # what others take is no fault
     refused(model, one, "an object with a shape is wanted")
-    seconds, peak = time.monotonic() - before, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - before, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 96 << 20 and seconds < 15
 

@@ -1,6 +1,7 @@
 """`nanoserve serve`: started, asked, told to end while it answers; and what it refuses."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -13,9 +14,11 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from tiny import save_tiny
 
 from nanoserve.checks.engine_texts import checkpoint
 from nanoserve.cli import main
+from nanoserve.commands.serve import SPINS, spin_briefly
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120  # for a machine that is busy
@@ -141,3 +144,44 @@ def test_its_help_needs_no_server_libraries():
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1
     assert "is missing: pip install 'nanoserve[server]'" in run.stderr, run.stderr
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux, and GNU's OpenMP")
+
+
+@LINUX
+def test_only_the_engines_thread_has_a_team(tmp_path, monkeypatch):
+    """A worker comes when it steps, and none when the model is read."""
+    folder = tmp_path / "made"
+    save_tiny(folder, vocab_size=10_007)  # so much that torch shares it out
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")  # numpy's own, that come with it
+    with serving(folder, "--num-blocks", "64") as (process, url):
+
+        def threads() -> int:
+            return len(os.listdir(f"/proc/{process.pid}/task"))
+
+        assert threads() == 2  # the event loop's, and the engine's
+        body = {"prompt": [5] * 20, "max_tokens": 5}
+        httpx.post(f"{url}/v1/completions", json=body, timeout=SECONDS).raise_for_status()
+        assert threads() == 2 + 2  # the worker, and the thread that cuts texts
+
+
+@LINUX
+def test_openmp_is_told_to_spin_briefly_before_it_looks(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "verbose")
+    command = [sys.executable, "-m", "nanoserve", "serve", "nothing", "--port", "0"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stderr
+    assert f"GOMP_SPINCOUNT = '{SPINS}'" in said, said
+
+
+@pytest.mark.parametrize(
+    ("mine", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_what_the_user_has_told_openmp_stays(monkeypatch, mine, spins):
+    monkeypatch.setattr(os, "environ", dict(mine))
+    spin_briefly()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

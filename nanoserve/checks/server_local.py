@@ -18,7 +18,7 @@ from nanoserve.checks.common import attempt, holds
 from nanoserve.engine.engine import Engine
 from nanoserve.server.app import create_app
 
-MODEL, SECONDS = "a-model", 30.0  # after which something hangs, and is not slow
+MODEL, SECONDS = "a-model", 60.0  # after which something hangs, and is not slow
 
 
 def apart(work: Coroutine) -> Any:
