@@ -57,6 +57,7 @@ def check_moment(local: Local, steps: Stepped, path: str, stream: bool, moment: 
     there = ask(local, path, stream)
     wait_for(what, local, lambda: len(engine.requests) == 1)
     steps.go(moment)
+    agree(f"{what}: requests before the hang-up", len(engine.requests), 1)
     hang_up(there)
     gone(what, local)
     steps.go(2)  # the one that was under way, and the one that tells of it

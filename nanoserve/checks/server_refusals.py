@@ -105,9 +105,10 @@ def check_refusals(engine: Engine) -> None:
 
 
 def check_closing(local: Local) -> None:
-    """A server that is to end says so to who asks: no fault of theirs, and none of ours."""
+    """A server that is to end says so before it cuts a text: no fault of theirs, none of ours."""
     local.worker.stopping = True
-    error = error_of("a closing server", local.http.post(TEXT, json={"prompt": "x"}), 503)
+    long = {"prompt": "far too long " * 400}
+    error = error_of("a closing server", local.http.post(TEXT, json=long), 503)
     agree("its type", error["type"], "server_error")
     agree("its health", local.http.get("/health").status_code, 503)
 

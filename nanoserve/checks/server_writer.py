@@ -1,5 +1,7 @@
 """What a stream is made of, without a network: chunks, frames, and who has hung up. Day 20."""
 
+import time
+from collections.abc import Iterable
 from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
@@ -21,12 +23,18 @@ def ladder(form: type, outputs: list, **said: Any) -> list[dict]:
     writer = Writer(
         "m", [form(None, None) for _ in outputs], [PROMPT] * len(outputs), asked(**said)
     )
-    chunks = list(writer.start())
+    chunks = told("start", writer.start())
     for turn in range(max(map(len, outputs))):
         for i, each in enumerate(outputs):
             if turn < len(each):
-                chunks += writer.push(i, each[turn])
-    return [*chunks, *writer.end()]
+                chunks += told("push", writer.push(i, each[turn]))
+    return chunks + told("end", writer.end())
+
+
+def told(name: str, chunks: Iterable[dict] | None) -> list[dict]:
+    """The chunks that a method of the Writer yields, maybe none."""
+    holds(f"Writer.{name} must yield its chunks", isinstance(chunks, Iterable), f"it gave {chunks}")
+    return list(chunks)
 
 
 def rungs(chunks: list[dict]) -> list[tuple]:
@@ -75,7 +83,8 @@ def check_heads() -> None:
         agree(f"heads of a stream of {kind}", len(heads), 1)
         (name, said, created, model) = heads.pop()
         agree("object and model", (said, model), (kind, "m"))
-        holds("created must be whole seconds", type(created) is int)
+        now = type(created) is int and abs(created - time.time()) < 3600
+        holds("created must be whole seconds since 1970", now, f"it is {created!r}")
         nulls = [c.get("usage", "none") is None for c in chunks]
         agree("chunks whose usage is null", nulls, [True] * (len(chunks) - 1) + [False])
         agree("null for what is not there", chunks[1]["choices"][0]["logprobs"], None)
