@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
@@ -14,6 +15,7 @@ from nanoserve.checks.server_frames import (
     check_watch,
 )
 from nanoserve.checks.server_local import apart
+from nanoserve.sampling import Logprob
 from nanoserve.server.wire import Chat, Completion
 from nanoserve.server.writer import Writer
 
@@ -58,7 +60,9 @@ def check_writer() -> None:
     agree("chunks of a chat", rungs(got), [(0, say, None), *text, (0, {}, "stop")])
     wanted = [(0, "A", None), (0, " bc", None), (0, "d", None), (0, "", "stop")]
     agree("chunks of a completion", rungs(attempt("W", ladder, Completion, [FIRST])), wanted)
-    two = rungs(ladder(Chat, [FIRST, SECOND], n=2, usage=True))
+    chunks = ladder(Chat, [FIRST, SECOND], n=2, usage=True)
+    two, read = rungs(chunks), chunks[-1]["usage"]["prompt_tokens"]
+    agree("a prompt's tokens, of which two answers are asked", read, len(PROMPT))
     for i, reason in enumerate(("stop", "length")):
         own = [rung for rung in two if rung[0] == i]
         agree(f"the first chunk of choice {i}", own[:1], [(i, say, None)])
@@ -111,3 +115,6 @@ def check_ids() -> None:
     agree("ids of a chat's prompt", chunks[0].get("prompt_token_ids"), PROMPT)
     chunks = ladder(Completion, [FIRST], ids=True)
     agree("ids of a prompt", chunks[0]["choices"][0].get("prompt_token_ids"), PROMPT)
+    same = replace(FIRST[0], logprobs=[{0: Logprob(-1.0, 1)}])
+    chunks = ladder(Completion, [[same, same]], ids=True)
+    agree("chunks of ids, where a second output is the first", len(chunks), 2)
