@@ -92,7 +92,7 @@ def wait_for(what: str, local: Local, there: Any) -> None:
         if there():
             return
         local.turns(1)
-    raise AssertionError(f"{what}: the engine has not heard of it")
+    raise AssertionError(f"{what}: the engine has not heard of it, or it is over already")
 
 
 def gone(what: str, local: Local) -> None:
