@@ -91,6 +91,10 @@ class Paper:
             [r.request_id for r in got],
             [r.request_id for r in due],
         )
+        for share in plan.shares:
+            name, end = share.request.request_id, share.start + len(share.ids)
+            if share.request.finish_reason is None:
+                agree(f"{self.what}: {name}, computed after `update`", share.request.computed, end)
         for request in got:
             self.check_ending(request)
         self.steps += 1

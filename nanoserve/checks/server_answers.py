@@ -157,6 +157,10 @@ def check_completions(client: openai.OpenAI, wanted: dict[str, Any]) -> None:
         agree(f"answers to {what}", got, right)
         agree(f"their indices, of {what}", [c.index for c in answer.choices], [*range(len(ids))])
         agree(f"usage of {what}", answer.usage.prompt_tokens, sum(map(len, ids)))
+    twice = [c.text for c in whole(call, prompt=ids[:2], n=2, **said).choices]
+    agree(
+        "two answers to each of two prompts", twice, [text for text, _ in right[:2] for _ in "ab"]
+    )
     heard = streamed(call, 3, prompt=ids[:3], **said)
     agree("three streams", list(zip(heard.texts, heard.reasons, strict=True)), right[:3])
     agree("their usage", heard.usage.prompt_tokens, sum(map(len, ids[:3])))

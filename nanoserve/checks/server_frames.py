@@ -43,6 +43,7 @@ def check_frames() -> None:
         "data: [DONE]\n\n",
     ):
         got = attempt("frame", frame, {"text": text})
+        holds("a frame must be bytes", isinstance(got, bytes), f"it is {got!r:.60}")
         lines = got.decode().splitlines(keepends=True)
         agree(f"lines of the frame of {text!r}", [line[-1:] for line in lines], ["\n", "\n"])
         agree("the empty line", lines[1], "\n")

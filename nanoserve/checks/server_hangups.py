@@ -57,6 +57,7 @@ def check_moment(local: Local, steps: Stepped, path: str, stream: bool, moment: 
     there = ask(local, path, stream)
     wait_for(what, local, lambda: len(engine.requests) == 1)
     steps.go(moment)
+    agree(f"{what}: requests before the hang-up", len(engine.requests), 1)
     hang_up(there)
     gone(what, local)
     steps.go(2)  # the one that was under way, and the one that tells of it
@@ -91,7 +92,7 @@ def wait_for(what: str, local: Local, there: Any) -> None:
         if there():
             return
         local.turns(1)
-    raise AssertionError(f"{what}: the engine has not heard of it")
+    raise AssertionError(f"{what}: the engine has not heard of it, or it is over already")
 
 
 def gone(what: str, local: Local) -> None:

@@ -1,6 +1,7 @@
 """What is refused over HTTP: with which status, by which field's name, in which shape. Day 20."""
 
 import json
+import threading
 from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
@@ -100,16 +101,34 @@ def check_refusals(engine: Engine) -> None:
         check_bodies(local)
         agree("requests that came to the engine", local.worker.stats().steps, 0)
         check_accepted(local)
+        check_thread(local)
         check_closing(local)
     holds("with the server its engine's thread must end", not local.worker.thread.is_alive())
 
 
 def check_closing(local: Local) -> None:
-    """A server that is to end says so to who asks: no fault of theirs, and none of ours."""
+    """A server that is to end says so before it cuts a text: no fault of theirs, none of ours."""
     local.worker.stopping = True
-    error = error_of("a closing server", local.http.post(TEXT, json={"prompt": "x"}), 503)
+    long = {"prompt": "far too long " * 400}
+    error = error_of("a closing server", local.http.post(TEXT, json=long), 503)
     agree("its type", error["type"], "server_error")
     agree("its health", local.http.get("/health").status_code, 503)
+
+
+def check_thread(local: Local) -> None:
+    """A text is cut beside the event loop: a long one holds up nobody else."""
+    tokenizer, there = local.engine.tokenizer, []
+    plain = tokenizer.encode
+
+    def encode(text: str) -> list[int]:
+        there.append(threading.current_thread())
+        return plain(text)
+
+    tokenizer.encode = encode
+    local.http.post(TEXT, json={"prompt": "x", "max_tokens": 1})
+    del tokenizer.encode
+    apart = bool(there) and local.thread not in there
+    holds("a text must be cut in another thread than the event loop's", apart, f"{there}")
 
 
 def check_wrong(local: Local, path: str, body: dict[str, Any], field: str | None) -> None:

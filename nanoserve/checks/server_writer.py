@@ -1,5 +1,8 @@
 """What a stream is made of, without a network: chunks, frames, and who has hung up. Day 20."""
 
+import time
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from nanoserve.checks.common import agree, attempt, holds
@@ -12,6 +15,7 @@ from nanoserve.checks.server_frames import (
     check_watch,
 )
 from nanoserve.checks.server_local import apart
+from nanoserve.sampling import Logprob
 from nanoserve.server.wire import Chat, Completion
 from nanoserve.server.writer import Writer
 
@@ -21,12 +25,18 @@ def ladder(form: type, outputs: list, **said: Any) -> list[dict]:
     writer = Writer(
         "m", [form(None, None) for _ in outputs], [PROMPT] * len(outputs), asked(**said)
     )
-    chunks = list(writer.start())
+    chunks = told("start", writer.start())
     for turn in range(max(map(len, outputs))):
         for i, each in enumerate(outputs):
             if turn < len(each):
-                chunks += writer.push(i, each[turn])
-    return [*chunks, *writer.end()]
+                chunks += told("push", writer.push(i, each[turn]))
+    return chunks + told("end", writer.end())
+
+
+def told(name: str, chunks: Iterable[dict] | None) -> list[dict]:
+    """The chunks that a method of the Writer yields, maybe none."""
+    holds(f"Writer.{name} must yield its chunks", isinstance(chunks, Iterable), f"it gave {chunks}")
+    return list(chunks)
 
 
 def rungs(chunks: list[dict]) -> list[tuple]:
@@ -50,7 +60,9 @@ def check_writer() -> None:
     agree("chunks of a chat", rungs(got), [(0, say, None), *text, (0, {}, "stop")])
     wanted = [(0, "A", None), (0, " bc", None), (0, "d", None), (0, "", "stop")]
     agree("chunks of a completion", rungs(attempt("W", ladder, Completion, [FIRST])), wanted)
-    two = rungs(ladder(Chat, [FIRST, SECOND], n=2, usage=True))
+    chunks = ladder(Chat, [FIRST, SECOND], n=2, usage=True)
+    two, read = rungs(chunks), chunks[-1]["usage"]["prompt_tokens"]
+    agree("a prompt's tokens, of which two answers are asked", read, len(PROMPT))
     for i, reason in enumerate(("stop", "length")):
         own = [rung for rung in two if rung[0] == i]
         agree(f"the first chunk of choice {i}", own[:1], [(i, say, None)])
@@ -75,7 +87,8 @@ def check_heads() -> None:
         agree(f"heads of a stream of {kind}", len(heads), 1)
         (name, said, created, model) = heads.pop()
         agree("object and model", (said, model), (kind, "m"))
-        holds("created must be whole seconds", type(created) is int)
+        now = type(created) is int and abs(created - time.time()) < 3600
+        holds("created must be whole seconds since 1970", now, f"it is {created!r}")
         nulls = [c.get("usage", "none") is None for c in chunks]
         agree("chunks whose usage is null", nulls, [True] * (len(chunks) - 1) + [False])
         agree("null for what is not there", chunks[1]["choices"][0]["logprobs"], None)
@@ -102,3 +115,6 @@ def check_ids() -> None:
     agree("ids of a chat's prompt", chunks[0].get("prompt_token_ids"), PROMPT)
     chunks = ladder(Completion, [FIRST], ids=True)
     agree("ids of a prompt", chunks[0]["choices"][0].get("prompt_token_ids"), PROMPT)
+    same = replace(FIRST[0], logprobs=[{0: Logprob(-1.0, 1)}])
+    chunks = ladder(Completion, [[same, same]], ids=True)
+    agree("chunks of ids, where a second output is the first", len(chunks), 2)

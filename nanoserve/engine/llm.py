@@ -127,7 +127,8 @@ class LLM:
             raise RuntimeError(
                 f"a step did nothing, and {len(before)} requests have not "
                 "ended: it would go on so for ever. Somebody who runs or "
-                "waits must have a share in what `schedule` plans"
+                "waits must have a share in what `schedule` plans, and "
+                "`step` must tell who has ended"
             )
         return told
 

@@ -22,33 +22,6 @@ from nanoserve.server.wire import Chat, Completion
 from nanoserve.server.worker import AsyncEngine
 
 
-async def answer(service: Service, asked: Asked, form: type, request: Request) -> Response:
-    """A chat or a completion, whole or as a stream."""
-    service.worker.check_open()
-    service.worker.check_places()  # Busy is said before a text is cut
-    errors.check_model(asked.model, service.model)
-    params = service.reader.params(asked)
-    # In a thread: a long text holds up nobody else.
-    prompts = await asyncio.to_thread(service.reader.prompts, asked)
-    check_count(asked, len(prompts), service.worker.places)
-    work = [(ids, each) for ids in prompts for each in params]
-    async with AsyncExitStack() as held:
-        submit = partial(service.submit, asked, held)
-        answers = [await submit(*each) for each in work]
-        # What is refused has been refused by now: a 200 may go out.
-        writer = service.writer(asked, form, work)
-        if asked.stream:
-            return Events(frames(writer, answers), held.pop_all())
-
-        async def listen() -> None:
-            async for i, output in together(answers):
-                writer.told[i] = output
-
-        if await while_there(request.receive, listen()):
-            return JSONResponse(writer.whole())
-    return Response(status_code=499)  # to nobody: they have hung up
-
-
 def create_app(
     engine: Engine,
     model_name: str,
@@ -86,3 +59,30 @@ def create_app(
         return await answer(service, asked, Completion, request)
 
     return app
+
+
+async def answer(service: Service, asked: Asked, form: type, request: Request) -> Response:
+    """A chat or a completion, whole or as a stream."""
+    service.worker.check_open()
+    service.worker.check_places()  # Busy is said before a text is cut
+    errors.check_model(asked.model, service.model)
+    params = service.reader.params(asked)
+    # In a thread: a long text holds up nobody else.
+    prompts = await asyncio.to_thread(service.reader.prompts, asked)
+    check_count(asked, len(prompts), service.worker.places)
+    work = [(ids, each) for ids in prompts for each in params]
+    async with AsyncExitStack() as held:
+        submit = partial(service.submit, asked, held)
+        answers = [await submit(*each) for each in work]
+        # What is refused has been refused by now: a 200 may go out.
+        writer = service.writer(asked, form, work)
+        if asked.stream:
+            return Events(frames(writer, answers), held.pop_all())
+
+        async def listen() -> None:
+            async for i, output in together(answers):
+                writer.told[i] = output
+
+        if await while_there(request.receive, listen()):
+            return JSONResponse(writer.whole())
+    return Response(status_code=499)  # to nobody: they have hung up
