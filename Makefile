@@ -1,6 +1,6 @@
 # make book    the site, every notebook executed live
 # make test    style, tangle, every notebook and every test
-# make bugs    every planted bug, which make test plants where code has changed
+# make bugs    every planted bug; make test does where code has changed, else a tenth
 # make site    the built site in a real browser (needs Chromium)
 # make lab     Jupyter Lab on the book
 # make refresh run the notebooks and store their outputs in them
