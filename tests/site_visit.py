@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -78,6 +79,11 @@ class Site:
             raise self.seen[name]
         return self.seen[name]
 
+    def first_paint(self, name: str) -> float:
+        """Milliseconds to that page's first text or picture, once more."""
+        self.page.goto(f"{self.address}{name}.html")
+        return first_paint(self.page)
+
     def _visit(self, name: str) -> Visit:
         self.log.clear()
         self.asked.clear()
@@ -108,11 +114,18 @@ def weights(site: Site, seen: dict) -> tuple[int, int]:
     for url in seen["loaded"]:
         if not url.startswith(site.address):
             continue
-        data = (SITE / unquote(urlsplit(url).path).lstrip("/")).read_bytes()
-        packed = url.split("?")[0].endswith((".png", ".woff", ".woff2"))
-        raw += len(data)
-        sent += len(data) if packed else len(gzip.compress(data, 6))
+        own, compressed = weight(SITE / unquote(urlsplit(url).path).lstrip("/"))
+        raw += own
+        sent += compressed
     return raw, sent
+
+
+@cache  # most files are every page's
+def weight(path: Path) -> tuple[int, int]:
+    """Bytes of a file: as it is, and as a server sends it."""
+    data = path.read_bytes()
+    packed = path.suffix in (".png", ".woff", ".woff2")
+    return len(data), len(data) if packed else len(gzip.compress(data, 6))
 
 
 def listed(items: list) -> str:
