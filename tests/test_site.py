@@ -7,6 +7,7 @@ from itertools import pairwise
 from urllib.parse import unquote, urldefrag
 
 import pytest
+from site_browser import first_paint
 from site_visit import CHAPTERS, NARROW, PAGES, SITE, Site, listed, missing, weights
 
 REASON = missing()
@@ -15,8 +16,16 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def site(browser, address):
-    return Site(browser, address)
+def site(address, request):
+    """With a visit on its way to each page that some test here will ask for."""
+    found = Site(address)
+    here = [item for item in request.session.items if item.path == request.path]
+    asked = [item.callspec.params for item in here if hasattr(item, "callspec")]
+    for params in asked:
+        for kind in params.keys() & {"visit", "chapter"}:
+            found.want(params[kind])
+    yield found
+    found.close()
 
 
 @pytest.fixture(params=PAGES)
@@ -112,6 +121,7 @@ def test_code_never_scrolls_sideways_at_1280_pixels(chapter):
 def test_no_output_is_cut_at_390_pixels(chapter):
     assert not chapter.dark["scrolling_output"], listed(chapter.dark["scrolling_output"])
     assert not chapter.dark["small_output"] and not chapter.light["small_output"]
+    assert not chapter.dark["small_notes"], listed(chapter.dark["small_notes"])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -130,10 +140,13 @@ def test_a_chapter_weighs_less_than_a_megabyte_and_a_half(site, chapter):
     assert 10_000 < sent < raw < 1.5 * MEGABYTE
 
 
-def test_the_first_paint_comes_within_a_second(site, chapter):
+def test_the_first_paint_comes_within_a_second(site, chapter, request):
     times = [chapter.dark["first_paint"]]
     while min(times) >= 1000 and len(times) < 10:  # a busy machine is not a slow page
-        times.append(site.first_paint(chapter.name))
+        page = request.getfixturevalue("browser").new_page(viewport=NARROW)
+        page.goto(f"{site.address}{chapter.name}.html")
+        times.append(first_paint(page))
+        page.close()
     assert min(times) < 1000, times
 
 
