@@ -1,6 +1,6 @@
 # make book    the site, every notebook executed live
 # make test    style, tangle, every notebook and every test
-# make bugs    every planted bug, which make test plants where code has changed
+# make bugs    every planted bug; make test does where code has changed, else a tenth
 # make site    the built site in a real browser (needs Chromium)
 # make lab     Jupyter Lab on the book
 # make refresh run the notebooks and store their outputs in them
@@ -14,7 +14,7 @@ PYTHON ?= python3
 # Whatever is set here, and wherever the folder was moved to: no script of .venv is run, its first
 # line holds the old place.
 RUN := .venv/bin/python -E book/environment.py
-IN_A_BROWSER := tests/test_site.py tests/test_site_figures.py tests/test_pdf.py tests/test_lab.py
+IN_A_BROWSER := $(addprefix tests/test_,site.py site_walk.py site_figures.py pdf.py lab.py)
 # For kernels without a GPU; torch brings its own with one. Apart: nanoserve/kernels/__init__.py
 TRITON := triton==3.9.0
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin

@@ -6,8 +6,8 @@
     check_function(function, cases)
     check_function(function, inputs, like=reference)
 
-Each prints one line that begins with "right" or "not yet" (check_function: a line more for each
-case that fails), raises nothing that the reader could meet, and never prints the answer.
+Each prints a line that begins with "right" or "not yet" (check_function: more lines for the cases
+that fail), raises nothing that the reader could meet, and never prints the answer.
 
 `right` is the answer itself, computed in the cell where that can be, so that the cell does not give
 it away. Its type says how the reader's is taken; nothing that means the same is refused:

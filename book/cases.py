@@ -28,7 +28,7 @@ def check_function(function: Callable, cases: list, like: Callable | None = None
         print(f"right: {len(cases)} cases")
         return
     if len(failed) == len(cases) and all(": gives None" in line for line in failed):
-        print(f"not yet: {name} returns nothing, let it end with `return`")
+        print(f"not yet: {name} returns nothing:\nlet it end with `return`")  # 46 fit a telephone
         return
     more = [f"  and {len(failed) - SHOWN} more"] if len(failed) > SHOWN else []
     print("\n".join([f"not yet: {len(failed)} of {len(cases)} cases fail", *failed[:SHOWN], *more]))

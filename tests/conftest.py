@@ -22,6 +22,25 @@ settings.register_profile("the same", derandomize=True, **SLOW)
 settings.load_profile("the same")
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium without a window, for the tests of a file."""
+    from site_browser import start
+
+    with start() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Where the built site is served, for the tests of a file."""
+    from site_browser import served
+    from site_visit import SITE
+
+    with served(SITE) as url:
+        yield url
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """An empty folder that stands for nanoserve; what was imported from the real one is hidden."""

@@ -53,6 +53,9 @@ async () => {
     small_code: all("pre:not(.cell_output *)").filter((pre) => size(pre) < 11).length,
     // An output may be small where its lines are long, so that its last column is in sight.
     small_output: all(".cell_output pre").filter((pre) => size(pre) < 8).length,
+    // What an exercise says has no columns: no line of it is so long that it must be small.
+    small_notes: all(".cell_output pre").filter((pre) =>
+      /^(not yet|right)/.test(words(pre)) && size(pre) < 10).map(words),
     scrolling_output: all(".cell_output pre, .cell_output .text_html").filter((node) =>
       node.scrollWidth > node.clientWidth + 1).map(words),
   };

@@ -7,14 +7,18 @@ light, and once more from its file; what a test wants to know of it is written d
 import gzip
 import json
 import os
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import yaml
 from axe_playwright_python.base import AXE_FILE_PATH
 from pdf import BROWSERS, page_names
-from site_browser import BROWSER, first_paint, listen, set_theme
+from site_browser import BROWSER, first_paint, listen, set_theme, start
 
 ROOT = Path(__file__).resolve().parents[1]
 SITE = Path(os.environ.get("NANOSERVE_SITE", ROOT / "_build/html"))
@@ -54,7 +58,51 @@ class Visit:
 
 
 class Site:
-    """The built site, its address, and what was seen on each page that a test has asked for."""
+    """The built site, its address, and what was seen on each page that a test has asked for.
+
+    Two browsers visit, each in a thread of its own, what is wanted: a page at a time in each.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.queue: SimpleQueue[str | None] = SimpleQueue()
+        self.seen: dict[str, Future[Visit]] = {}
+        self.threads = [Thread(target=self.work, daemon=True) for _ in range(2)]
+        for thread in self.threads:
+            thread.start()
+
+    def want(self, name: str) -> Future:
+        """The visit of that page, at some time; one that failed is not made again."""
+        if name not in self.seen:
+            self.seen[name] = Future()
+            self.queue.put(name)
+        return self.seen[name]
+
+    def visit(self, name: str) -> Visit:
+        """The visit of that page, once it was made."""
+        return self.want(name).result(timeout=600)
+
+    def work(self) -> None:
+        """In a thread: visits, until there are no more to come."""
+        with start() as browser:
+            visitor = Visitor(browser, self.address)
+            for name in iter(self.queue.get, None):
+                try:
+                    self.seen[name].set_result(visitor.visit(name))
+                except Exception as error:
+                    self.seen[name].set_exception(error)
+
+    def close(self) -> None:
+        while not self.queue.empty():  # after a Ctrl-C
+            self.queue.get()
+        for _ in self.threads:
+            self.queue.put(None)
+        for thread in self.threads:
+            thread.join()
+
+
+class Visitor:
+    """A tab of a browser that goes through pages of the site."""
 
     def __init__(self, browser, address: str) -> None:
         self.address, self.axe = address, AXE_FILE_PATH.read_text(encoding="utf-8")
@@ -65,20 +113,8 @@ class Site:
         self.log: list[str] = []
         self.asked: list[str] = []
         listen(self.page, self.log, self.asked)
-        self.seen: dict[str, Visit | Exception] = {}
 
     def visit(self, name: str) -> Visit:
-        """The visit of that page; one that failed fails again at once, not after a wait."""
-        if name not in self.seen:
-            try:
-                self.seen[name] = self._visit(name)
-            except Exception as error:
-                self.seen[name] = error
-        if isinstance(self.seen[name], Exception):
-            raise self.seen[name]
-        return self.seen[name]
-
-    def _visit(self, name: str) -> Visit:
         self.log.clear()
         self.asked.clear()
         page = self.page
@@ -108,11 +144,18 @@ def weights(site: Site, seen: dict) -> tuple[int, int]:
     for url in seen["loaded"]:
         if not url.startswith(site.address):
             continue
-        data = (SITE / unquote(urlsplit(url).path).lstrip("/")).read_bytes()
-        packed = url.split("?")[0].endswith((".png", ".woff", ".woff2"))
-        raw += len(data)
-        sent += len(data) if packed else len(gzip.compress(data, 6))
+        own, compressed = weight(SITE / unquote(urlsplit(url).path).lstrip("/"))
+        raw += own
+        sent += compressed
     return raw, sent
+
+
+@cache  # most files are every page's
+def weight(path: Path) -> tuple[int, int]:
+    """Bytes of a file: as it is, and as a server sends it."""
+    data = path.read_bytes()
+    packed = path.suffix in (".png", ".woff", ".woff2")
+    return len(data), len(data) if packed else len(gzip.compress(data, 6))
 
 
 def listed(items: list) -> str:

@@ -13,11 +13,19 @@ import pytest
 from cells import HEADER
 from pieces import body_of, functions, is_given
 from practice import main
-from site_browser import BROWSER, start
+from site_browser import BROWSER
 
 ROOT = Path(__file__).resolve().parent.parent
 DAYS = sorted(path.stem for path in (ROOT / "book").glob("day[0-9][0-9].ipynb"))
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
+# Without a load of all of JupyterLab, and without a kernel, which nothing here asks.
+OPEN = """async (path) => {
+  const commands = window.jupyterapp.commands;
+  await window.jupyterapp.restored;
+  await commands.execute("application:close-all");
+  const kernelPreference = {shouldStart: false, canStart: false};
+  await commands.execute("docmanager:open", {path, factory: "Notebook", kernelPreference});
+}"""
 # All cells at once: else those out of sight are not in the page.
 SETTINGS = '{"windowingMode": "none"}'
 
@@ -33,6 +41,7 @@ def served(folder: Path, home: Path):
         "--allow-root",
         "--ServerApp.port=0",
         "--IdentityProvider.token=sesame",
+        "--LabApp.expose_app_in_browser=True",
     ]
     flags += [f"--LabApp.user_settings_dir={home / 'settings'}"]
     server = subprocess.Popen(
@@ -56,21 +65,17 @@ def served(folder: Path, home: Path):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with start() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
 def practice(tmp_path_factory, browser):
     """A function that opens a day of practice, blank, as JupyterLab shows it."""
     work = tmp_path_factory.mktemp("work")
     assert main(work / "practice") == 0
     with served(work / "practice", work / "home") as (address, _):
         page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(f"{address}?reset&token=sesame")
+        page.wait_for_function("window.jupyterapp")
 
         def opened(day: str):
-            page.goto(f"{address}/tree/{day}.ipynb?reset&token=sesame")
+            page.evaluate(OPEN, f"{day}.ipynb")
             page.locator(".jp-Notebook .jp-MarkdownOutput h2").first.wait_for(timeout=90_000)
             page.locator(".jp-Notebook .cm-content").last.wait_for(timeout=90_000)
             return page

@@ -1,8 +1,9 @@
 """Every planted bug makes its judge fail; without one, every judge passes.
 
 The bugs that an edit since the last commit can touch come first. Where the code is still the one
-with which all were seen caught, one for each judge is planted, and that a day's judge passes is
-left to its notebook; `make bugs` does all. One judge's alone:
+with which all were seen caught, a tenth is planted, drawn anew for each commit and one for each
+judge at least, and that a day's judge passes is left to its notebook; `make bugs` does all. One
+judge's alone:
 `NANOSERVE_ALL_BUGS=1 pytest tests/test_mutants.py -k "planted and day04"`.
 """
 
@@ -10,9 +11,10 @@ import re
 import subprocess
 
 import pytest
+from mutants import proven as records
 from mutants.catalog import PACKAGE, catalog
 from mutants.page import EQUIVALENT, PAGE, heading, line
-from mutants.proven import proven
+from mutants.proven import commit, drawn, proven
 from mutants.run import judge, judge_source, run_check
 
 
@@ -43,7 +45,7 @@ JUDGES = list(dict.fromkeys(mutant.judge for mutant in MUTANTS.values()))
 EQUIVALENTS = [name for name, mutant in MUTANTS.items() if mutant.equivalent]
 PLANTED, CLEAN = BUGS, JUDGES
 if proven():
-    PLANTED = list({MUTANTS[name].judge: name for name in BUGS}.values())
+    PLANTED = [mutant.name for mutant in drawn([MUTANTS[name] for name in BUGS], commit())]
     CLEAN = [name for name in JUDGES if not name.startswith("day")]
     EQUIVALENTS = EQUIVALENTS[:1]
 
@@ -52,6 +54,32 @@ def test_there_are_enough():
     bugs = [MUTANTS[name] for name in BUGS]
     assert len(bugs) >= 190
     assert sum(not bug.judge.startswith("day") for bug in bugs) >= 25
+
+
+def test_the_record_is_good_for_this_code_alone(monkeypatch, tmp_path):
+    monkeypatch.delenv("NANOSERVE_ALL_BUGS", raising=False)
+    monkeypatch.setattr(records, "RECORD", tmp_path / "proven.sha256")
+    assert not proven()  # there is none
+    records.record()
+    assert proven()
+    monkeypatch.setenv("NANOSERVE_ALL_BUGS", "1")
+    assert not proven()
+    monkeypatch.delenv("NANOSERVE_ALL_BUGS")
+    monkeypatch.setattr(records, "PACKAGE", tmp_path / "nanoserve")  # without a single file
+    (tmp_path / "requirements.txt").touch()
+    monkeypatch.setattr(records, "HERE", tmp_path)
+    assert not proven()
+
+
+def test_a_draw_has_a_tenth_and_every_judge_and_in_time_all():
+    bugs = [MUTANTS[name] for name in BUGS]
+    draws = [drawn(bugs, f"commit {n}") for n in range(200)]
+    assert draws[0] == drawn(bugs, "commit 0") != draws[1]
+    judges = {bug.judge for bug in bugs}
+    for draw in draws:
+        assert {bug.judge for bug in draw} == judges
+        assert 0 <= len(draw) - len(bugs) / 10 < len(judges)
+    assert {bug.name for draw in draws for bug in draw} == set(BUGS)
 
 
 @pytest.mark.parametrize("name", CLEAN)

@@ -7,18 +7,8 @@ from itertools import pairwise
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from site_browser import first_paint, listen, served, set_theme, start
-from site_visit import (
-    CHAPTERS,
-    NARROW,
-    PAGES,
-    SITE,
-    WIDE,
-    Site,
-    listed,
-    missing,
-    weights,
-)
+from site_browser import first_paint
+from site_visit import CHAPTERS, NARROW, PAGES, SITE, Site, listed, missing, weights
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -26,20 +16,16 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with start() as chromium:
-        yield chromium
-
-
-@pytest.fixture(scope="module")
-def address():
-    with served(SITE) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def site(browser, address):
-    return Site(browser, address)
+def site(address, request):
+    """With a visit on its way to each page that some test here will ask for."""
+    found = Site(address)
+    here = [item for item in request.session.items if item.path == request.path]
+    asked = [item.callspec.params for item in here if hasattr(item, "callspec")]
+    for params in asked:
+        for kind in params.keys() & {"visit", "chapter"}:
+            found.want(params[kind])
+    yield found
+    found.close()
 
 
 @pytest.fixture(params=PAGES)
@@ -50,17 +36,6 @@ def visit(site, request):
 @pytest.fixture(params=CHAPTERS)
 def chapter(site, request):
     return site.visit(request.param)
-
-
-@pytest.fixture
-def page(browser):
-    """A page of its own, wide and light, that fails on any complaint of its console."""
-    context = browser.new_context(viewport=WIDE, color_scheme="light")
-    fresh, log = context.new_page(), []
-    listen(fresh, log, [])
-    yield fresh
-    context.close()
-    assert not log, listed(log)
 
 
 def test_nothing_complains_over_http_and_from_a_file(visit):
@@ -101,13 +76,6 @@ def test_no_id_twice(visit):
 
 def test_every_picture_says_what_it_shows(visit):
     assert not visit.light["silent"], listed(visit.light["silent"])
-
-
-def test_a_figure_too_small_to_read_opens_by_itself(page, address):
-    page.set_viewport_size(NARROW)
-    page.goto(f"{address}book/day04.html")
-    page.locator(".cell_output img").first.click()
-    page.wait_for_url("**/_images/*.png")
 
 
 def test_every_picture_is_shown_in_its_size_or_opens_in_it(visit):
@@ -153,6 +121,7 @@ def test_code_never_scrolls_sideways_at_1280_pixels(chapter):
 def test_no_output_is_cut_at_390_pixels(chapter):
     assert not chapter.dark["scrolling_output"], listed(chapter.dark["scrolling_output"])
     assert not chapter.dark["small_output"] and not chapter.light["small_output"]
+    assert not chapter.dark["small_notes"], listed(chapter.dark["small_notes"])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -166,23 +135,18 @@ def test_dark_mode_switches_the_page(visit):
     assert visit.light["ground"] != visit.dark["ground"]
 
 
-def test_dark_mode_is_remembered_on_the_next_page(page, address):
-    page.goto(f"{address}{CHAPTERS[0]}.html")
-    set_theme(page, "dark")
-    page.goto(f"{address}{CHAPTERS[1]}.html")
-    assert page.locator("html").get_attribute("data-theme") == "dark"
-
-
 def test_a_chapter_weighs_less_than_a_megabyte_and_a_half(site, chapter):
     raw, sent = weights(site, chapter.light)
     assert 10_000 < sent < raw < 1.5 * MEGABYTE
 
 
-def test_the_first_paint_comes_within_a_second(chapter, page, address):
+def test_the_first_paint_comes_within_a_second(site, chapter, request):
     times = [chapter.dark["first_paint"]]
     while min(times) >= 1000 and len(times) < 10:  # a busy machine is not a slow page
-        page.goto(f"{address}{chapter.name}.html")
+        page = request.getfixturevalue("browser").new_page(viewport=NARROW)
+        page.goto(f"{site.address}{chapter.name}.html")
         times.append(first_paint(page))
+        page.close()
     assert min(times) < 1000, times
 
 
@@ -193,32 +157,3 @@ def test_next_and_previous_walk_through_the_whole_book(site):
     assert [one["previous"] for one in seen] == [None, *addresses[:-1]]
     for before, after in pairwise(seen):
         assert after["title"] in before["next_name"] and before["title"] in after["previous_name"]
-
-
-def test_the_first_page_opens_the_book_and_next_and_previous_can_be_pressed(page, address):
-    page.goto(f"{address}index.html")
-    page.wait_for_url(f"{address}{CHAPTERS[0]}.html")
-    for link, name in (("a.right-next", CHAPTERS[1]), ("a.left-prev", CHAPTERS[0])):
-        page.locator(link).click()
-        page.wait_for_url(f"{address}{name}.html", wait_until="domcontentloaded")
-
-
-@pytest.mark.parametrize("way", ["http", "file"])
-def test_search_finds_rope(page, address, way):
-    page.goto(f"{address if way == 'http' else SITE.as_uri() + '/'}{CHAPTERS[0]}.html")
-    page.keyboard.press("Control+k")
-    page.keyboard.type("RoPE")
-    page.keyboard.press("Enter")
-    page.get_by_text("Search finished").wait_for()
-    found = page.locator("#search-results li a").evaluate_all("all => all.map((a) => a.href)")
-    assert any("/book/day04.html" in url for url in found), listed(found)
-
-
-def test_a_quoted_message_stands_as_the_program_says_it(page, address):
-    name = "book/when-it-does-not-work"
-    page.goto(f"{address}{name}.html")
-    shown = page.locator("article").text_content()
-    source = (SITE.parents[1] / f"{name}.md").read_text("utf-8").splitlines()
-    messages = [line[2:].replace("`", "") for line in source if line.startswith("> ")]
-    assert len(messages) > 20
-    assert not [message for message in messages if message not in shown]

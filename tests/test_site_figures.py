@@ -6,7 +6,7 @@ What holds for all of them is asked of each that a notebook shows (book/_static/
 import re
 
 import pytest
-from site_browser import listen, start
+from site_browser import listen
 from site_visit import CHAPTERS, NARROW, ROOT, SITE, WIDE, listed, missing
 
 REASON = missing()
@@ -22,12 +22,6 @@ FIGURES = [
 ]
 CONTROLS = "svg[role=slider], input[type=range], select, button, input"
 every_figure = pytest.mark.parametrize("name, selector", FIGURES)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with start() as chromium:
-        yield chromium
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def given() -> dict[str, list[str]]:
     return json.loads(told.stdout)
 
 
-@pytest.mark.parametrize(("page", "count"), [("week2", 20), ("week3", 8)])
+@pytest.mark.parametrize(("page", "count"), [("week2", 20), ("week3", 8), ("week4", 4)])
 def test_every_row_of_the_tables_is_measured_by_a_part(page, count, given):
     wanted = asked(page)
     missing = [(title, who) for title, who in wanted if who not in given.get(title, ())]

@@ -197,6 +197,43 @@ def week3() -> str:
     return d.svg()
 
 
+def week4() -> str:
+    """The server: every piece that stands after Week 4, with its day, and the way of a request."""
+    d = Drawing(480, 524, "The server after Week 4: the way in, the way back, and a hang-up")
+    left, right, w, h = 40, 268, 184, 58
+    rows = [  # x, y, words, where, page
+        (left, 58, "Gate", "gate.py, Day 20", "day20"),
+        (left, 158, "answer", "app.py, Day 20", "day20"),
+        (left, 258, "AsyncEngine", "worker.py, Day 19", "day19"),
+        (left, 358, "EngineThread", "thread.py, Day 19", "day19"),
+        (left, 458, "Engine", "engine/, Day 16", "day16"),
+        (right, 58, "frames", "stream.py, Day 20", "day20"),
+        (right, 158, "Writer", "writer.py, Day 20", "day20"),
+        (right, 258, "Answer", "answer.py, Day 19", "day19"),
+        (right, 358, "Metrics", "metrics.py, Day 21", "day21"),
+    ]
+    for x, y, words, where, page in rows:
+        d.link(page)
+        d.box(x, y, w, h, "ns-box ns-done")
+        d.text(x + w / 2, y + 19, words, "ns-text ns-strong", 19)
+        d.text(x + w / 2, y + 42, where, "ns-muted", 15)
+        d.end_link()
+    middle, other = left + w / 2, right + w / 2
+    told = [(16, "a client asks"), (116, "a body"), (216, "ids"), (316, "commands")]
+    for y, words in (*told, (416, "step()")):
+        d.wire((middle, y + 8 if y == 16 else y), (middle, y + 42))
+        d.text(middle + 8, y + 20, words, "ns-muted", 15, "start")
+    for y, words in ((16, "a client reads"), (116, "chunks"), (216, "the newest")):
+        d.wire((other, y + 42), (other, y + 8 if y == 16 else y))
+        d.text(other + 8, y + 20, words, "ns-muted", 15, "start")
+    d.wire((left + w, 374), (246, 374), (246, 300), (right, 300))
+    d.wire((left + w, 400), (right, 400))
+    d.wire((right, 272), (left + w, 272), kind="ns-lit-line")
+    d.text(246, 247, "abort", "ns-muted", 15)
+    d.text(right, 440, "counts what is told", "ns-muted", 15, "start")
+    return d.svg()
+
+
 def threads() -> str:
     """Two threads and the two queues between them: what is whose on Day 19."""
     d = Drawing(480, 330, "The event loop, the engine's thread, and the two queues between them")

@@ -2,7 +2,7 @@
 
 Week 1 has the block (Days 2 to 7); from Day 8 on it is the engine around it, whose words are large
 enough for a telephone. `python book/figures/strip.py` writes strip-day02.svg to strip-day26.svg
-beside this file, from diagrams.py block.svg, engine.svg, harness.svg, week2.svg, week3.svg and
+beside this file, from diagrams.py block.svg, engine.svg, harness.svg, week2.svg to week4.svg and
 threads.svg, and from whole.py whole.svg; `--check` says which of them differ.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from diagrams import block, engine, harness, threads, week2, week3  # noqa: E402
+from diagrams import block, engine, harness, threads, week2, week3, week4  # noqa: E402
 from draw import Drawing  # noqa: E402
 from whole import whole  # noqa: E402
 
@@ -162,7 +162,8 @@ def files() -> dict[str, str]:
     """File name -> content, of every drawing."""
     out = {f"strip-day{day:02d}.svg": strip(day).svg() for day in DAYS}
     return out | {"block.svg": block(), "engine.svg": engine(), "harness.svg": harness(),
-                  "week2.svg": week2(), "week3.svg": week3(), "threads.svg": threads(),
+                  "week2.svg": week2(), "week3.svg": week3(), "week4.svg": week4(),
+                  "threads.svg": threads(),
                   "whole.svg": whole()}
 
 

@@ -41,8 +41,9 @@ has no such part.
 in float64 and for weights, which must be equal. Some checks have tiny or huge inputs on purpose, so
 a text may show less of a bug. It is nan where a result is NaN, and "noticed" where there is no
 difference to measure, such as an error that was not raised. The tables are written by
-`tests/mutants/page.py` from a run, and `make bugs` runs every row's verdict again, as CI does for
-each change; the other columns are of the day this page was written.
+`tests/mutants/page.py` from a run, and `make bugs` runs every row's verdict again. CI does that
+for each change of the code; for any other change it runs a tenth of them, drawn anew each time.
+The other columns are of the day this page was written.
 """
 COLUMNS = "| bug | what it looks like | off by | weaker test |\n|---|---|---|---|\n"
 JUDGE_COLUMNS = "| bug | what it looks like |\n|---|---|\n"
