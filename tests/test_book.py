@@ -33,7 +33,7 @@ FORBIDDEN = {
     "a path of one machine": r"(?<![\w.])/(home|root|Users|work|builds)/\w|/ipykernel_\d",
     "a token": r"\b(hf_|gh[pousr]_|github_pat_|glpat-|AKIA|sk-)\w{16,}|PRIVATE" + " KEY",
 }
-PINNED_EXTRAS = ("download", "reference", "text", "server")
+PINNED_EXTRAS = ("download", "reference", "text", "server", "cpu")
 notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

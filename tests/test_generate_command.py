@@ -79,7 +79,7 @@ def test_a_prompt_past_the_context_is_refused(said):
 
 def test_it_multiplies_by_the_faster_library(said, monkeypatch):
     asked = []
-    monkeypatch.setattr("nanoserve.products.use_onednn", asked.append)
+    monkeypatch.setattr("nanoserve.cpu.make_fast", asked.append)
     said(TEXT, "--max-tokens", "1")
     assert [type(model) for model in asked] == [Llama]
 

@@ -18,9 +18,9 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> None:
     """A conversation, until /exit or the end of the input. Raises ValueError, CheckpointError."""
     from nanoserve.chat import Conversation, talk
+    from nanoserve.cpu import make_fast
     from nanoserve.generate import stop_ids
     from nanoserve.model import Llama
-    from nanoserve.products import use_onednn
     from nanoserve.text import Tokenizer
 
     path = checkpoint_path(args.checkpoint)
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> None:
         raise CheckpointError(f"{path} has no chat template: `generate` goes on from a text")
     params = sampling(args, (*stop_ids(path), *tokenizer.turn_ends()))
     model = Llama.from_pretrained(path)
-    use_onednn(model)  # where it can
+    make_fast(model)  # where it can be
     talk(Conversation(model, tokenizer, params, args.system))

@@ -21,9 +21,9 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print what the model writes, as it writes it. Raises ValueError, CheckpointError too."""
+    from nanoserve.cpu import make_fast
     from nanoserve.generate import stop_ids, stream
     from nanoserve.model import Llama
-    from nanoserve.products import use_onednn
     from nanoserve.text import Detokenizer, Tokenizer
 
     path = checkpoint_path(args.checkpoint)
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     out = Detokenizer(tokenizer, params.stop)
     ids = tokenizer.encode(args.text, control=True)  # whoever runs this owns all of the prompt
     model = Llama.from_pretrained(path)
-    use_onednn(model)  # where it can
+    make_fast(model)  # where it can be
     pieces = stream(model, ids, replace(params, stop=()))
     count, start = 0, time.perf_counter()
     first = start

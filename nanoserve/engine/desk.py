@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 from nanoserve.checkpoints import checkpoint_path
+from nanoserve.cpu import make_fast
 from nanoserve.engine.asked import check_asked, check_model, check_settings, new_pool
 from nanoserve.engine.audit import audit
 from nanoserve.engine.blocks import BlockManager
@@ -19,7 +20,6 @@ from nanoserve.engine.runner import Runner
 from nanoserve.engine.scheduler import Scheduler
 from nanoserve.generate import check_prompt, eos_ids, stop_ids
 from nanoserve.model import Llama
-from nanoserve.products import use_onednn
 from nanoserve.sampling import SamplingParams
 
 POOL_BYTES = 2**29  # of the pool, where num_blocks is not given
@@ -49,7 +49,7 @@ def opened(model: Llama | str | PathLike) -> tuple[Llama, Any, tuple]:
         return model, None, eos_ids(model.config)
     path = checkpoint_path(model)
     tokenizer, model = None, Llama.from_pretrained(path)
-    use_onednn(model)  # as it was, where that cannot be
+    make_fast(model)  # as it was, where that cannot be
     if (path / "tokenizer.json").is_file():
         from nanoserve.text import Tokenizer  # it needs its extra
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from nanoserve.cpu import make_fast
 from nanoserve.engine.ahead import AheadEngine
 from nanoserve.engine.asked import check_settings, new_pool
 from nanoserve.engine.desk import new_scheduler, opened
@@ -12,7 +13,6 @@ from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.runner import GPURunner
 from nanoserve.model import Llama
-from nanoserve.products import use_onednn
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SPARE = 2**30  # bytes that graphs and libraries take, besides what is measured
@@ -102,7 +102,7 @@ def on_the_card(model: Llama, device: str, dtype: str | None) -> Llama:
     """The model there, in that dtype."""
     if model.embed.weight.is_cuda:
         return model
-    use_onednn(model, on=False)
+    make_fast(model, on=False)
     return model.to(device, DTYPES[dtype or "bfloat16"])
 
 

@@ -97,6 +97,7 @@ def record() -> tuple[dict, set[str]]:
     nanoserve is forgotten again: each fork imports its own.
     """
     import fastapi  # noqa: F401
+    import numba  # noqa: F401
     import openai.resources.chat  # noqa: F401
     import safetensors.torch  # noqa: F401
     import torch
