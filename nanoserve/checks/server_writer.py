@@ -22,9 +22,7 @@ from nanoserve.server.writer import Writer
 
 def ladder(form: type, outputs: list, **said: Any) -> list[dict]:
     """All chunks of answers that come in turns."""
-    writer = Writer(
-        "m", [form(None, None) for _ in outputs], [PROMPT] * len(outputs), asked(**said)
-    )
+    writer = Writer("m", [form(None, 1) for _ in outputs], [PROMPT] * len(outputs), asked(**said))
     chunks = told("start", writer.start())
     for turn in range(max(map(len, outputs))):
         for i, each in enumerate(outputs):
@@ -36,7 +34,7 @@ def ladder(form: type, outputs: list, **said: Any) -> list[dict]:
 def told(name: str, chunks: Iterable[dict] | None) -> list[dict]:
     """The chunks that a method of the Writer yields, maybe none."""
     holds(f"Writer.{name} must yield its chunks", isinstance(chunks, Iterable), f"it gave {chunks}")
-    return list(chunks)
+    return attempt(f"Writer.{name}", list, chunks)
 
 
 def rungs(chunks: list[dict]) -> list[tuple]:
