@@ -1,5 +1,7 @@
 """`nanoserve cost` prints what nanoserve.cost predicts of the machine that it measured."""
 
+from dataclasses import replace
+
 import pytest
 
 from nanoserve import forecast as module
@@ -7,16 +9,21 @@ from nanoserve.checkpoints import DEFAULT, TWIN, checkpoint_path
 from nanoserve.cli import main
 from nanoserve.config import ModelConfig
 from nanoserve.cost import Machine, step_cost
+from nanoserve.cpu.fewrows import MOST
 from nanoserve.products import onednn_linear
 
-SLOW, FAST = Machine(10e9, 50e9), Machine(20e9, 100e9)
+SLOW, FAST, LOOPS = Machine(10e9, 50e9), Machine(20e9, 100e9), Machine(48e9, 100e9)
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """A machine that needs no measuring: torch's product is half as fast as oneDNN's."""
+    """A machine that needs no measuring: torch's product is half as fast as oneDNN's.
+
+    The loops read 24e9 bytes a second, and are given twice as many.
+    """
+    found = {None: SLOW, onednn_linear: FAST}
     monkeypatch.setattr(module, "read_bandwidth", lambda: 25e9)
-    monkeypatch.setattr(module, "measure", lambda p=None: FAST if p is onednn_linear else SLOW)
+    monkeypatch.setattr(module, "measure", lambda p=None: found.get(p, LOOPS))
 
 
 def told(capsys, *arguments) -> list[str]:
@@ -33,8 +40,10 @@ def test_it_prints_what_is_predicted(there, measured, capsys, monkeypatch):
     assert any("oneDNN" in line for line in lines) == there
     config = ModelConfig.from_pretrained(checkpoint_path(DEFAULT))
     for line, batch in zip(lines[-4:], (1, 4, 16, 64), strict=True):
-        parts = step_cost(config, batch=batch, context=100)
-        seconds = (FAST if there else SLOW).seconds(parts)
+        few = batch <= MOST
+        parts = step_cost(config, batch=batch, context=100, weight_bits=16 if few else 32)
+        loops = replace(LOOPS, bandwidth=24e9)
+        seconds = (loops if few else FAST if there else SLOW).seconds(parts)
         wanted = [batch, seconds * 1e3, 1 / seconds, batch / seconds]
         assert [float(word) for word in line.split()] == pytest.approx(wanted, abs=0.051)
 
