@@ -1,5 +1,6 @@
 """Blocks and a head that take few rows by the loops of loops.py, and many as before."""
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from nanoserve.model import Llama
 MOST = 8  # rows: with more, oneDNN is faster
 # Where numba has no OpenMP, two threads at once in its loops would end the process.
 LOCK = threading.Lock()
+# The threads do not come along into a fork, and OpenMP would end it.
+PROCESS = os.getpid()
 
 
 class Matrices:
@@ -50,7 +53,10 @@ def as_read(weights: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
 
 
 def suits(x: torch.Tensor, *weights: torch.Tensor) -> bool:
-    """Whether the loops take it: 1 to MOST rows, fp32 on the CPU in one piece, no gradients."""
+    """Whether the loops take it: 1 to MOST rows, fp32 on the CPU in one piece, no gradients.
+
+    None does in a fork.
+    """
     tensors = (x, *weights)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return (
@@ -59,6 +65,7 @@ def suits(x: torch.Tensor, *weights: torch.Tensor) -> bool:
         and x.shape[-1] == weights[0].shape[-1]  # an error otherwise, and torch's says which
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and all(weight.is_contiguous() for weight in weights)
+        and os.getpid() == PROCESS
     )
 
 
