@@ -1,7 +1,5 @@
 """What a CPU is given to do, faster than the plain model: products, and blocks of few rows."""
 
-from importlib.util import find_spec
-
 from nanoserve.model import Llama
 from nanoserve.products import use_onednn
 
@@ -13,7 +11,10 @@ def make_fast(model: Llama, on: bool = True) -> None:
     head of a few. Nothing changes for a model that is not float32 on the CPU.
     """
     use_onednn(model, on)
-    if find_spec("numba"):
-        from nanoserve.cpu.fewrows import use_few_rows
+    try:
+        import numba  # noqa: F401
+    except ImportError:  # it also raises this for a NumPy that is too new for it
+        return
+    from nanoserve.cpu.fewrows import use_few_rows
 
-        use_few_rows(model, on)
+    use_few_rows(model, on)

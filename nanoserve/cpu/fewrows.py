@@ -1,5 +1,6 @@
 """Blocks and a head that take few rows by the loops of loops.py, and many as before."""
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -14,17 +15,20 @@ from nanoserve.model import Llama
 MOST = 8  # rows: with more, oneDNN is faster
 # Where numba has no OpenMP, two threads at once in its loops would end the process.
 LOCK = threading.Lock()
+# The threads do not come along into a fork, and OpenMP would end it.
+PROCESS = os.getpid()
 
 
 class Matrices:
     """Weights as the loops read them: in 16 bits where all have no more, else as they are.
 
     A copy in 16 bits is made once, and again when a weight is another tensor or was written to.
-    Of tensors that do not count what is written to them there is none.
+    Of tensors that do not count what is written to them there is none. What is copied is held on
+    to, or another weight could come to lie where it lay and be taken for it.
     """
 
     def __init__(self):
-        self.known, self.arrays = None, []
+        self.known, self.held, self.arrays = None, [], []
 
     def of(self, *weights: torch.Tensor) -> list[np.ndarray]:
         """An array (out, in) for each weight, of uint16 or float32."""
@@ -33,10 +37,11 @@ class Matrices:
         known = [(weight.data_ptr(), weight._version) for weight in weights]
         if known != self.known:
             self.arrays, self.known = as_read(weights), known
+            self.held = [weight.detach() for weight in weights]
         return self.arrays
 
-    def __deepcopy__(self, memo: dict) -> "Matrices":
-        return Matrices()  # of another model
+    def __reduce__(self) -> tuple:
+        return Matrices, ()  # a copy, or what is read from a file, is of another model
 
 
 def as_read(weights: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
@@ -48,14 +53,19 @@ def as_read(weights: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
 
 
 def suits(x: torch.Tensor, *weights: torch.Tensor) -> bool:
-    """Whether the loops take it: 1 to MOST rows, fp32 on the CPU in one piece, no gradients."""
+    """Whether the loops take it: 1 to MOST rows, fp32 on the CPU in one piece, no gradients.
+
+    None does in a fork.
+    """
     tensors = (x, *weights)
     learns = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     return (
         not learns
         and 0 < x.numel() <= MOST * x.shape[-1]
+        and x.shape[-1] == weights[0].shape[-1]  # an error otherwise, and torch's says which
         and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and all(weight.is_contiguous() for weight in weights)
+        and os.getpid() == PROCESS
     )
 
 
@@ -90,14 +100,15 @@ class FewRowsBlock(TransformerBlock):
         wq, wk, wv, *others = self.matrices.of(*weights)
         first, second = (gain.detach().numpy() for gain in gains)
         B, T, C = x.shape
-        flat, angles = rows(x), [rows(t.expand(B, T, -1)) for t in (cos, sin)]
-        qkv = [torch.empty(B * T, len(weight)) for weight in (wq, wk, wv)]
+        flat, angles = rows(x), [rows(t.expand(B, T, a.head_dim)) for t in (cos, sin)]
+        qkv = [x.new_empty(B * T, len(weight)) for weight in (wq, wk, wv)]
         arrays = [t.numpy() for t in qkv]
         run(loops.before, flat, first, self.attn_norm.eps, wq, wk, wv, *angles, *arrays)
         heads = (B, T, -1, a.head_dim)
         mix = attend(*(t.view(heads).transpose(1, 2) for t in qkv))  # (B, H, T, D)
-        mix, out = rows(mix.transpose(1, 2).flatten(2)), torch.empty(B, T, C)
-        run(loops.behind, flat, mix, second, self.mlp_norm.eps, *others, rows(out))
+        mix = mix.transpose(1, 2).flatten(2).expand(B, T, others[0].shape[1])  # or an error
+        out = x.new_empty(B, T, C)
+        run(loops.behind, flat, rows(mix), second, self.mlp_norm.eps, *others, rows(out))
         return out
 
 
@@ -110,7 +121,7 @@ class FewRowsHead:
     def __call__(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         if not suits(x, weight):
             return self.many(x, weight)
-        out = torch.empty(*x.shape[:-1], len(weight))
+        out = x.new_empty(*x.shape[:-1], len(weight))
         run(loops.product, rows(x), *self.matrices.of(weight), rows(out))
         return out
 
@@ -127,9 +138,12 @@ def use_few_rows(model: Llama, on: bool = True) -> bool:
     """Let the loops take few rows of a model, or no longer; whether they do now.
 
     Blocks and head change in place. Nothing changes where the parameters are not all float32 on
-    the CPU, and a block with a part that is a reader's own stays as it is.
+    the CPU or numba is told to compile nothing, and a block with a part that is a reader's own
+    stays as it is. Meanwhile a block's parts are not called for few rows, nor are their hooks,
+    and what is written to a weight's `data` may go unnoticed.
     """
     parameters = [*model.parameters()]
+    on = on and not numba.config.DISABLE_JIT
     on = on and all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters)
     for block in model.blocks:
         if plain(block):

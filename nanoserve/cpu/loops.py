@@ -17,9 +17,20 @@ from numba.extending import intrinsic, overload
 # infinity stay what they are: numba's fastmath=True would let the compiler forget them.
 LOOSE = {"reassoc", "contract", "nsz"}
 LOOP = {"fastmath": LOOSE, "error_model": "numpy"}
-# Compiling takes seconds; the result is kept beside this file, and made anew when it changes.
-ALL_CORES = LOOP | {"parallel": True, "nogil": True, "cache": True}
+ALL_CORES = LOOP | {"parallel": True, "nogil": True}
 F32 = np.float32
+
+
+def all_cores(loop):
+    """A loop, compiled for all cores at its first call.
+
+    That takes seconds, so the result is kept beside this file or in the user's cache, and made
+    anew when this file changes. Where neither can be written to, each process compiles its own.
+    """
+    try:
+        return njit(**ALL_CORES, cache=True)(loop)
+    except RuntimeError:
+        return njit(**ALL_CORES)(loop)
 
 
 @intrinsic
@@ -77,7 +88,7 @@ def rotated(x, cos, sin):
                 x[r, i], x[r, i + D // 2] = a * c - b * s, b * c + a * s
 
 
-@njit(**ALL_CORES)
+@all_cores
 def product(x, weight, out):
     """x (R, in) times weight (out, in) into `out` (R, out)."""
     for i in prange(weight.shape[0]):
@@ -85,7 +96,7 @@ def product(x, weight, out):
             out[r, i] = dot(weight[i], x[r])
 
 
-@njit(**ALL_CORES)
+@all_cores
 def before(x, gain, eps, wq, wk, wv, cos, sin, q, k, v):
     """What stands before attention: the norm, q (R, H * D), k and v (R, K * D), RoPE."""
     h = np.empty_like(x)
@@ -103,7 +114,7 @@ def before(x, gain, eps, wq, wk, wv, cos, sin, q, k, v):
     rotated(k, cos, sin)
 
 
-@njit(**ALL_CORES)
+@all_cores
 def behind(x, mix, gain, eps, wo, wg, wu, wd, out):
     """What stands behind it: o_proj, the sum, the norm, the gated MLP, the sum: (R, C)."""
     R = x.shape[0]
