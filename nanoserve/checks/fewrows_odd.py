@@ -161,7 +161,7 @@ def check_others(model: Llama) -> None:
             place = {"the embedding": model.embed, "a norm": model.blocks[-1].attn_norm}
             weight = place.get(learns, model.blocks[-1].mlp.up_proj).weight.requires_grad_()
             try:
-                model.logits(model(ids)).square().sum().backward()
+                attempt(f"gradient of {learns}", model.logits(model(ids)).square().sum().backward)
                 holds(f"{learns} must have a gradient", weight.grad is not None)
             finally:
                 weight.requires_grad_(False).grad = None
