@@ -66,6 +66,7 @@ def check_widths(board: Scoreboard, path: Path, theirs: nn.Module, model: Llama)
             (1, 1, None),
             (2, 3, None),
             (1, MOST, None),
+            (1, MOST + 1, None),
             (4, 3, None),
             (3, 2, (0, 9000, 100)),
         ):

@@ -21,13 +21,16 @@ MADE = "a made model"
 @contextmanager
 def few_rows(model: Llama, name: str) -> Iterator[None]:
     """A model whose few rows go through the loops, and put back."""
-    agree(f"use_few_rows of {name}", attempt("use_few_rows", use_few_rows, model), True)
+    product = model.product
+    for _ in range(2):  # the second time changes nothing
+        agree(f"use_few_rows of {name}", attempt("use_few_rows", use_few_rows, model), True)
     try:
         yield
     finally:
         agree(f"use_few_rows of {name}, off", use_few_rows(model, False), False)
         kinds = {type(block) for block in model.blocks}
         agree(f"the blocks of {name} after off", kinds, {TransformerBlock})
+        agree(f"the head's product of {name} after off", model.product, product)
 
 
 def few(model: Llama, ids: torch.Tensor, places: torch.Tensor | None = None) -> tuple:
@@ -158,7 +161,7 @@ def check_others(model: Llama) -> None:
             place = {"the embedding": model.embed, "a norm": model.blocks[-1].attn_norm}
             weight = place.get(learns, model.blocks[-1].mlp.up_proj).weight.requires_grad_()
             try:
-                model.logits(model(ids)).square().sum().backward()
+                attempt(f"gradient of {learns}", model.logits(model(ids)).square().sum().backward)
                 holds(f"{learns} must have a gradient", weight.grad is not None)
             finally:
                 weight.requires_grad_(False).grad = None

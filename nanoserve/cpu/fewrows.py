@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
 
 import numba
 import numpy as np
@@ -74,9 +75,21 @@ def rows(x: torch.Tensor) -> np.ndarray:
     return x.detach().reshape(-1, x.shape[-1]).contiguous().numpy()
 
 
+@cache
+def start() -> None:
+    """Let numba start its threads, which it does once, and torch keep the number of its own.
+
+    Both ask OpenMP: numba sets the calling thread's number, and torch would go by that.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
+
+
 def run(loop: Callable, *arguments: object) -> None:
     """A loop, on as many cores as torch takes."""
     with LOCK:
+        start()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         loop(*arguments)
 
