@@ -6,7 +6,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from nanoserve.checks.common import F64, agree, attempt, holds, must_raise
+from nanoserve.checks.common import F64, agree, alike, attempt, holds, must_raise
 from nanoserve.checks.fewrows_odd import MADE, few, few_rows, same_as_plain
 from nanoserve.checks.model import tokens
 from nanoserve.checks.products_switch import THERE, Products
@@ -29,9 +29,8 @@ def check_company(model: Llama) -> None:
     ids = tokens(MOST, 1)
     with few_rows(model, MADE):
         together = few(model, ids)[1]
-        for i in range(MOST):
-            alone = few(model, ids[i : i + 1])[1]
-            holds("a row alone is itself in company", alone.equal(together[i : i + 1]))
+        alone = [few(model, ids[i : i + 1])[1] for i in range(MOST)]
+        holds("a row alone is itself in company", torch.cat(alone).equal(together))
         found = []
 
         def work() -> None:
@@ -58,7 +57,7 @@ def check_defaults(model: Llama) -> None:
             mine = few(model, ids)[1]
         finally:
             torch.set_default_dtype(torch.float32)
-        holds("scores must be the same with another default dtype", mine.equal(right))
+        holds("scores must be the same with another default dtype", alike(mine, right))
         twin = deepcopy(model)
         weight = twin.blocks[0].mlp.up_proj.weight
         turned = nn.Parameter(weight.T.contiguous().T, False)
@@ -77,7 +76,7 @@ def check_sizes(model: Llama) -> None:
     with few_rows(model, MADE):
         for what, given in {
             "x too wide": (torch.ones(1, 2, C + 8), cos, cos),
-            "cos and sin too wide": (x, torch.ones(2, 2 * D), torch.ones(2, 2 * D)),
+            "cos and sin too narrow": (x, torch.ones(2, D // 2), torch.ones(2, D // 2)),
             "cos and sin of 3 tokens for 2": (x, torch.ones(3, D), torch.ones(3, D)),
             "a mix too wide": (x, cos, cos, lambda q, k, v: torch.cat([q, q], 1)),
         }.items():
