@@ -9,6 +9,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
     its price       cost, products (by another library), forecast (of this machine)
     engine/         many texts at once: pool, blocks, scheduler, runner, engine, llm
     server/         many clients, over HTTP, as OpenAI's clients expect it
+    cpu/            what few rows go through on a CPU, in loops that numba compiles
     kernels/        what a GPU runs, in Triton
     bench/          workloads, clocks, load
     the judge       reference (HuggingFace's model), comparison, signatures (what a mismatch looks
