@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from site_browser import BROWSER, listen, start
+from site_browser import BROWSER, listen
 
 from nanoserve.checks.engine_texts import checkpoint
 from nanoserve.checks.server_local import MODEL, Stepped, served
@@ -15,12 +15,6 @@ from nanoserve.server.addresses import POLICY
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 ANSWER = ".assistant:not([aria-busy])"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with start() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
