@@ -1,97 +1,139 @@
 """transformers' continuous batching on the same card: make bench-gpu runs it.
 
 The same weights and counts as gpu_engine.py has, by transformers' defaults, and once more with CUDA
-graphs, which it leaves out where attention wants a mask. Attention is torch's (`sdpa`): packages
-with better kernels for it are not needed here, and would make it faster. In a process of its own,
-which is ended when its time is over; what was measured until then is kept.
+graphs, which it leaves out where attention wants a mask; nano-vllm's workload and the chat are run
+with graphs alone. Attention is torch's (`sdpa`): packages with better kernels for it are not needed
+here, and would make it faster. In a process of its own, which is ended when its time is over; what
+was measured until then is kept.
 """
 
+import contextlib
 import logging
+import secrets
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 from bench_gpu import added, made_model, softly
 from gpu_clock import ON_A_GPU, wait
-from gpu_engine import LONGEST, NEW, PROMPT, REQUESTS, TOGETHER, their_model
+from gpu_engine import NEW, TOGETHER, numbers, quiet, workloads
+from gpu_transformers import FEW, alike, their_model
 
-from nanoserve.bench.workloads import Turn, workload
+from nanoserve.bench.clock import time_engine
+from nanoserve.bench.workloads import Conversation
 
-SHORT = 64  # tokens a text that are written first: they warm up, and tell how long NEW takes
-TOO_LONG = 15.0  # seconds: where NEW tokens would take longer, the SHORT ones are what is told
+TOO_LONG = 25.0  # seconds of a run; what has taken longer than this is not run once more
 POOL = {} if ON_A_GPU else {"num_blocks": 8, "max_batch_tokens": 64}  # its own choice on a GPU
-ALL = 60.0  # seconds for nano-vllm's workload, and not one more
+ALL = 170.0  # seconds for nano-vllm's workload or the chat, and not one more
 
 
-def wrote(theirs, asked: list[tuple[list[int], int]], within: float, **settings) -> dict:
-    """Answers of exactly as many ids as asked; or, after `within` seconds, how many there are."""
+class Clocked:
+    """Its manager as the book's clock wants an engine: see nanoserve/bench/clock.py."""
+
+    def __init__(self, manager, within: float):
+        self.manager, self.ended = manager, 0
+        self.last = time.perf_counter() + within
+
+    def add_request(self, name: str, ids: list[int], params) -> None:
+        """Greedily, as many new ids as asked."""
+        self.manager.add_request(ids, request_id=name, max_new_tokens=params.max_tokens)
+
+    def step(self, only_ended: bool = True) -> list:
+        """The next request that has ended. TimeoutError when the time is over."""
+        while True:
+            if time.perf_counter() > self.last:
+                raise TimeoutError(f"{self.ended} answers were done when the time was over")
+            told = self.manager.get_result(timeout=1)
+            if told is None and not self.manager.is_running():
+                raise RuntimeError("its thread has ended")
+            if told is not None and told.error:
+                raise RuntimeError(told.error)
+            if told is not None and told.is_finished():
+                break
+        self.ended += 1
+        return [
+            SimpleNamespace(
+                request_id=told.request_id, token_ids=list(told.generated_tokens), finished=True,
+                num_cached_tokens=0,  # it does not say
+            )
+        ]  # fmt: skip
+
+    def abort(self, name: str) -> None:
+        """After an error."""
+        self.manager.cancel_request(name)
+
+
+@contextlib.contextmanager
+def started(theirs, asked: list[Conversation], **settings) -> Iterator:
+    """Its manager, told what will come: how long and how many."""
     from transformers import ContinuousBatchingConfig, GenerationConfig
     from transformers.generation.continuous_batching.utils import WorkloadHints
 
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
-    most = max(n for _, n in asked)
-    greedy = GenerationConfig(do_sample=False, max_new_tokens=most, eos_token_id=-1, pad_token_id=0)
-    hints = WorkloadHints(max(len(ids) for ids, _ in asked), most, len(asked))
+    new = max(turn.new for turns in asked for turn in turns)
+    total = max(sum(len(turn.ids) + turn.new for turn in turns) for turns in asked)
+    greedy = GenerationConfig(do_sample=False, max_new_tokens=new, eos_token_id=-1, pad_token_id=0)
     with theirs.continuous_batching_context_manager(
-        generation_config=greedy, timeout=20, workload_hints=hints,
+        generation_config=greedy, timeout=20, workload_hints=WorkloadHints(total, new, len(asked)),
         continuous_batching_config=ContinuousBatchingConfig(**POOL, **settings),
     ) as manager:  # fmt: skip
-        wait()
-        begin, got = time.perf_counter(), {}
-        for i, (ids, n) in enumerate(asked):
-            manager.add_request(ids, request_id=str(i), max_new_tokens=n)
-        while len(got) < len(asked) and time.perf_counter() - begin < within:
-            result = manager.get_result(timeout=1)
-            if result is not None and result.is_finished():
-                if result.error:
-                    raise RuntimeError(result.error)
-                got[int(result.request_id)] = len(result.generated_tokens)
-            elif result is None and not manager.is_running():
-                raise RuntimeError("its thread has ended")
-        seconds = time.perf_counter() - begin
-        for i in {*range(len(asked))} - got.keys():
-            manager.cancel_request(str(i))
-    if len(got) < len(asked):
-        return {"not done after": round(seconds, 1), "texts done": len(got), "of": len(asked)}
-    assert [got[i] for i in range(len(asked))] == [n for _, n in asked]
-    return {"tok/s": round(sum(got.values()) / seconds, 1), "seconds": round(seconds, 4)}
+        yield manager
 
 
-def several(theirs, V: int, count: int, **settings) -> dict:
-    """`count` texts at once, of NEW ids each where that takes no longer than it should."""
-    short = SHORT if ON_A_GPU else 3
+def raced(theirs, asked: list[Conversation], within: float, **settings) -> dict:
+    """By the book's clock, the second of two runs; graphs are recorded in the first.
 
-    def run(new: int) -> dict:
-        ids = torch.randint(0, V, (count, PROMPT)).tolist()  # others each time
-        told = {"new": new} | wrote(theirs, [(one, new) for one in ids], 3 * TOO_LONG, **settings)
-        if "seconds" in told:
-            told["ms a step"] = round(1e3 * told["seconds"] / new, 3)
-        return told
+    No times of ids: it is asked to tell of ends alone.
+    """
+    with started(theirs, asked, **settings) as manager:
+        runs = []
+        while len(runs) < 2 and (not runs or runs[0].seconds < TOO_LONG):
+            now = other(asked, theirs.config.vocab_size)
+            wait()
+            runs.append(time_engine(Clocked(manager, within), now, 0.0, quiet, False))
+    for turns, answers in zip(asked, runs[-1].answers, strict=True):
+        assert [turn.new for turn in turns] == [len(ids) for ids in answers]
+    found = {"runs": len(runs)} | numbers(runs[-1])
+    del found["cached"]
+    return found
 
-    told = run(short)
-    for new in (short, NEW) if ON_A_GPU else ():
-        if told.get("ms a step", 1e3) * new < 1e3 * TOO_LONG:
-            told = run(new)
-    return told
+
+def other(asked: list[Conversation], V: int) -> list[Conversation]:
+    """Other ids, of which none was written before; what was alike stays alike."""
+    key = secrets.randbelow(V)
+    return [
+        tuple(replace(turn, ids=tuple((i + key) % V for i in turn.ids)) for turn in turns)
+        for turns in asked
+    ]
+
+
+def several(theirs, count: int, new: int, **settings) -> dict:
+    """`count` texts at once, of `new` ids each."""
+    asked = alike(count, new, theirs.config.vocab_size)
+    found = raced(theirs, asked, ALL, **settings)
+    return {"new a text": new, "ms a step": round(1e3 * found["seconds"] / new, 3)} | found
 
 
 def measure(model, found: dict, save) -> None:
-    """Several at once, and nano-vllm's workload; `save` is called as soon as there is a number."""
-    theirs, V = their_model(model), model.config.vocab_size
-    torch.manual_seed(0)
-    asked = [(Turn((1, 2, 3), 2),), (Turn((4,), 5),)]
-    if ON_A_GPU:
-        asked = workload("nano-vllm", REQUESTS, 0, LONGEST, V)
-    asked = [([*turn.ids], turn.new) for (turn,) in asked]
-    for name, settings in (("as it comes", {}), ("with graphs", {"use_cuda_graph": True})):
-        told = found[name] = {}
-        for count in TOGETHER if ON_A_GPU else (2,):
-            told[count] = softly(lambda n=count, s=settings: several(theirs, V, n, **s))
-            save()
-    for name, settings in (("as it comes", {}), ("with graphs", {"use_cuda_graph": True})):
-        found[name]["nano-vllm"] = softly(lambda s=settings: wrote(theirs, asked, ALL, **s))
+    """Several at once and whole workloads; `save` is called as soon as there is a number."""
+    theirs, graphs = their_model(model), {"use_cuda_graph": True}
+    told = found["with graphs"] = {}
+    for count in TOGETHER if ON_A_GPU else (2,):
+        new = NEW if ON_A_GPU else 3
+        told[count] = softly(lambda n=count: several(theirs, n, new, **graphs))
+        save()
+    for name, asked in (workloads(model.config.vocab_size) if ON_A_GPU else {}).items():
+        told[name] = softly(lambda a=asked: raced(theirs, a, ALL, **graphs))
         save()
     if ON_A_GPU:
         found["peak GiB"] = round(torch.cuda.max_memory_reserved() / 2**30, 2)
+    told = found["as it comes"] = {}
+    for count in TOGETHER if ON_A_GPU else (2,):
+        new = FEW if ON_A_GPU else 3
+        told[count] = softly(lambda n=count: several(theirs, n, new))
+        save()
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ os.environ.setdefault(
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from bench_gpu import added, made_model
+from bench_gpu import added, lines_of, made_model
 from gpu_engine import LONGEST, NEW, PROMPT, READ, REQUESTS, TOGETHER, numbers, quiet
 from safetensors.torch import save_file
 
@@ -55,6 +55,7 @@ def started(path: str, found: dict, caching: bool):
         gpu_memory_utilization=SHARE, enable_prefix_caching=caching, disable_log_stats=True,
     )  # fmt: skip
     found["version"] = vllm.__version__
+    found["lines of Python"] = lines_of(Path(vllm.__file__).parent)
     found["seconds to start"] = round(time.perf_counter() - begin, 1)
     found["GiB"] = round((free - torch.cuda.mem_get_info()[0]) / 2**30, 2)
     return theirs
@@ -95,7 +96,7 @@ def chat(model: Llama, path: str, found: dict) -> None:
     """The chat of gpu_engine.py, after two others of as many messages."""
     theirs = Clocked(started(path, found, caching=True).llm_engine)
     for seed in (1, 2, 0):
-        talk = workload("chat", 256, seed, 1024, model.config.vocab_size)
+        talk = workload("chat", REQUESTS, seed, LONGEST, model.config.vocab_size)
         found["prefix caching"] = numbers(time_engine(theirs, talk, 0.0, quiet))
 
 
@@ -148,7 +149,7 @@ def measure(model: Llama, path: str, found: dict, save) -> None:
     wrote(prompts[:8], [16] * 8, 0.6)
     save()
     found["nano-vllm"] = []
-    for _ in range(3):
+    for _ in "abc":
         seconds, _ = wrote(prompts, new, 0.6)
         told = {"tok/s": round(sum(new) / seconds, 1), "seconds": round(seconds, 4)}
         found["nano-vllm"].append(told)

@@ -85,7 +85,8 @@ def plain_kernels() -> Iterator[None]:
     places = {
         "fused": (rms_norm, rope_write, silu_mul),
         "graphs": (paged_attention, choose),
-        "runner": (paged_attention, choose),
+        "reads": (paged_attention,),
+        "runner": (choose,),
     }
     with ExitStack() as stack:
         for module, pieces in places.items():

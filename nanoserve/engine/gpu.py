@@ -115,7 +115,7 @@ def blocks_that_fit(model: FusedLlama, block_size: int, tokens: int, share: floa
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     # Attention takes no memory to speak of beside its output.
-    model.scores(zeros, zeros, zeros, pool.k, pool.v, lambda q, k, v: q.flatten(1), zeros[:1])
+    model.scores(zeros, zeros, zeros, pool.k, pool.v, lambda q, k, v: q.flatten(1), last=zeros[:1])
     step = torch.cuda.max_memory_allocated() - before
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()

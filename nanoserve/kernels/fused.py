@@ -45,7 +45,7 @@ class FusedLlama:
         halves = (t[:, : self.half].contiguous() for t in (cos, sin))
         self.cos, self.sin = halves
 
-    def scores(
+    def stream(
         self,
         ids: torch.Tensor,
         positions: torch.Tensor,
@@ -53,13 +53,13 @@ class FusedLlama:
         keys: torch.Tensor,
         values: torch.Tensor,
         attend: Callable[..., torch.Tensor],
-        last: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Scores (N, V) of what follows the places `last`, all if None.
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residual stream behind all blocks but for the last sum.
 
-        ids, positions and slots are (T,). keys and values are the pool,
-        (layers, slots, K, D), and `attend(q, keys, values)` mixes in one
-        layer of it: (T, H, D) -> (T, H * D).
+        Its two parts are (T, C); ids, positions and slots are (T,).
+        keys and values are the pool, (layers, slots, K, D), and
+        `attend(q, keys, values)` mixes in one layer of it: (T, H, D) ->
+        (T, H * D).
         """
         x, delta = self.model.embed(ids), None
         turned = self.cos, self.sin, positions, slots
@@ -71,7 +71,20 @@ class FusedLlama:
             delta = linear(attend(q, k, v), o)
             h = rms_norm(x, block.mlp_norm.weight, self.eps, delta)
             delta = linear(silu_mul(linear(h, self.gate_up[i])), down)
+        return x, delta
+
+    def scores_of(
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor,
+        last: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Scores (N, V) of what follows the places `last`, all if None."""
         if last is not None:
             x, delta = x[last], delta[last]
         h = rms_norm(x, self.model.norm.weight, self.eps, delta)
         return linear(h, self.head)
+
+    def scores(self, *row, last: torch.Tensor | None = None) -> torch.Tensor:
+        """Both: `row` is what `stream` takes."""
+        return self.scores_of(*self.stream(*row), last)

@@ -9,10 +9,10 @@ from nanoserve.engine.ahead import PENDING
 from nanoserve.engine.plan import Plan, Share
 from nanoserve.engine.pool import KVPool
 from nanoserve.engine.request import Request
-from nanoserve.kernels.attention import paged_attention, reading
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows
+from nanoserve.kernels.reads import ReadGraphs
 from nanoserve.sampling import (
     GREEDY,
     Logprob,
@@ -62,6 +62,7 @@ class GPURunner:
         self.model, self.pool, self.device = model, pool, pool.k.device
         self.rows = Rows(max_num_seqs, -(-max_len // pool.block_size), pool)
         self.graphs = DecodeGraphs(self.model, pool, self.rows)
+        self.reads = ReadGraphs(self.model, pool, self.rows)
         self.free = [*reversed(range(max_num_seqs))]
         self.row_of: dict[Request, int] = {}
         # The table that a row was told of, and how many of its blocks: a table that is given
@@ -71,6 +72,7 @@ class GPURunner:
         if pool.k.is_cuda:  # elsewhere there are none: every step is computed as it is
             with torch.inference_mode():
                 self.graphs.record()
+                self.reads.record()
                 # A prompt of two, on nobody's row: what it takes is compiled before anybody waits.
                 self.read(Plan((Share(None, 0, (0, 0), True),)), [self.rows.nobody])
 
@@ -144,28 +146,13 @@ class GPURunner:
 
     def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
         """A packed row of all shares: the scores (N, V) of those due."""
-        ids, places, owners, spans, last = [], [], [], [], []
+        tokens, spans, last = [], [], []
         for share, row in zip(plan.shares, rows, strict=True):
-            new = len(share.ids)
-            ids += share.ids
-            places += range(share.start, share.start + new)
-            owners += [row] * new
-            spans.append((new, share.start, row))
+            tokens += [(token, place, row) for place, token in enumerate(share.ids, share.start)]
+            spans.append((len(share.ids), share.start, row))
             if share.samples:
-                last.append(len(ids) - 1)
-        ids, places, owners = self.send([ids, places, owners], torch.int64)
-        ids = torch.where(ids == PENDING, self.rows.ids[owners], ids)
-        size, pool = self.pool.block_size, self.pool
-        slots = self.rows.tables[owners, places // size] * size + places % size
-        config = self.model.model.config
-        G = config.num_attention_heads // config.num_key_value_heads
-        which = reading(self.rows.tables, spans, G)
-
-        def attend(q, keys, values):
-            return paged_attention(q, keys, values, which, size)
-
-        last = self.send(last, torch.int64)
-        return self.model.scores(ids, places, slots, pool.k, pool.v, attend, last)
+                last.append(len(tokens) - 1)
+        return self.model.scores_of(*self.reads.stream(tokens, spans), self.send(last, torch.int64))
 
     def draw(self, scores: torch.Tensor, due: Sequence[Share]) -> tuple:
         """By all the rules of Day 9, for params that are not plain."""
