@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("page", ["README.md", "book/index.md"])
 def test_numbers_of_the_gpu(page):
     text = " ".join((ROOT / page).read_text("utf-8").split())
-    found = json.loads((ROOT / "book/bench-gpu.json").read_text("utf-8"))
+    found = json.loads((ROOT / "book/bench-gpu-h200.json").read_text("utf-8"))
 
     def rate(runs: list[dict]) -> str:
         later = runs[1:]  # the first one warms up, as on Day 26
@@ -21,4 +21,4 @@ def test_numbers_of_the_gpu(page):
     ours, theirs = rate(found["engine"]["nano-vllm"]), rate(found["vllm"]["nano-vllm"])
     assert f"{ours} tokens a second of nano-vllm's workload, where vLLM has {theirs} in" in text
     assert f"a token of one text in {found['one text']['ms']['512']['few']:.2f} ms" in text
-    assert "H100" in text and "H100" in found["machine"]["card"]
+    assert "H200" in text and "H200" in found["machine"]["card"]
