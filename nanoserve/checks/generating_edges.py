@@ -14,10 +14,9 @@ from nanoserve.model import Llama
 CONTEXT = 65  # of the made models; one more than RoPE was stretched from
 
 
-def check_context(model: Llama) -> None:
-    """The context may be filled to its last place, and no further."""
-    prompt = tokens(1, CONTEXT - 4)[0].tolist()
-    agree("new ids that fill the context", len(attempt("greedy", greedy, model, prompt, 4)), 4)
+def check_context(model: Llama, prompt: list[int], wanted: list[int]) -> None:
+    """The context may be filled to its last place, by four `wanted` ids, and no further."""
+    agree("new ids that fill the context", attempt("greedy", greedy, model, prompt, 4), wanted)
     must_raise(ValueError, "five ids where four fit", greedy, model, prompt, 5)
 
 
