@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nanoserve.checkpoints.headers import CheckpointError
@@ -40,6 +41,8 @@ def check_refusals(model: Llama) -> None:
         said = must_raise(ValueError, what, greedy, model, prompt, most)
         tells(what, said, words)
     hook.remove()
+    mine = attempt("greedy from numpy's ints", greedy, model, list(np.array([1, 2])), 1)
+    agree("ids from numpy's ints", mine, greedy(model, [1, 2], 1))
     agree("runs of the model for what is refused", runs, [])
 
 
