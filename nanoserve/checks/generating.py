@@ -100,21 +100,23 @@ def recorded(
     model: Llama, prompt: list[int], most: int, stops: Collection[int]
 ) -> tuple[list[int], torch.Tensor]:
     """Our new ids, and the scores (n, V) of every step."""
-    before = list(prompt)
+    before, size = list(prompt), model.config.vocab_size
     with watched(model) as given:
-        mine = attempt(f"greedy from {prompt[:4]}", greedy, model, prompt, most, stops)
+        try:
+            mine = attempt(f"greedy from {prompt[:4]}", greedy, model, prompt, most, stops)
+        finally:  # said first: more rows may be the reason of an error
+            rows = max((scores.numel() for scores in given), default=0) // size
+            holds("the last position alone must go through the head", rows < 2, f"{rows} did")
     agree("the caller's prompt after greedy", prompt, before)
     kind = type(mine).__name__
     if isinstance(mine, list):
         kinds = sorted({type(token).__name__ for token in mine}) or ["nothing"]
         kind = f"list of {' and '.join(kinds)}"
     holds("greedy must give a list of int", kind == "list of int", f"it gave {kind}")
-    asked, size = len(given), model.config.vocab_size
+    asked = len(given)
     said = f"model.logits was called {asked} times for {len(mine)} new ids"
     said += "; a stop id stays in, as the last" if asked == len(mine) + 1 else ""
     holds("greedy must call model.logits once for each new id", asked == len(mine), said)
-    rows = max(scores.numel() for scores in given) // size
-    holds("the last position alone must go through the head", rows == 1, f"{rows} did")
     return mine, torch.cat([rows.reshape(1, -1) for rows in given])
 
 
@@ -141,7 +143,8 @@ def check_greedy(board: Scoreboard) -> None:
             theirs.save_pretrained(path)
             model = load(path)
             check_stops(board, model, theirs)
-            check_context(model)
+            long = tokens(1, CONTEXT - 4)[0].tolist()
+            check_context(model, long, their_greedy(theirs, long, 4, ())[0])
             check_refusals(model)
             check_ties(model)
             check_stop_files(path)

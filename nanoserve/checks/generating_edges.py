@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nanoserve.checkpoints.headers import CheckpointError
@@ -14,10 +15,9 @@ from nanoserve.model import Llama
 CONTEXT = 65  # of the made models; one more than RoPE was stretched from
 
 
-def check_context(model: Llama) -> None:
-    """The context may be filled to its last place, and no further."""
-    prompt = tokens(1, CONTEXT - 4)[0].tolist()
-    agree("new ids that fill the context", len(attempt("greedy", greedy, model, prompt, 4)), 4)
+def check_context(model: Llama, prompt: list[int], wanted: list[int]) -> None:
+    """The context may be filled to its last place, by four `wanted` ids, and no further."""
+    agree("new ids that fill the context", attempt("greedy", greedy, model, prompt, 4), wanted)
     must_raise(ValueError, "five ids where four fit", greedy, model, prompt, 5)
 
 
@@ -41,6 +41,8 @@ def check_refusals(model: Llama) -> None:
         said = must_raise(ValueError, what, greedy, model, prompt, most)
         tells(what, said, words)
     hook.remove()
+    mine = attempt("greedy from numpy's ints", greedy, model, list(np.array([1, 2])), 1)
+    agree("ids from numpy's ints", mine, greedy(model, [1, 2], 1))
     agree("runs of the model for what is refused", runs, [])
 
 

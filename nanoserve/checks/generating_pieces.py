@@ -11,7 +11,7 @@ from nanoserve.cache import KVCache
 from nanoserve.checks.common import agree, attempt, holds, must_raise, tells
 from nanoserve.checks.generating import watched
 from nanoserve.checks.model import VOCAB, tokens
-from nanoserve.generate import generate, next_logits, stream
+from nanoserve.generate import generate, greedy, next_logits, stream
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
 
@@ -67,6 +67,11 @@ def check_stream(model: Llama) -> None:
             agree(f"reason of piece {count}", part.finish_reason, "length" if count == 5 else "")
             same_logprobs(f"piece {count}", part.logprobs, wanted.logprobs[count - 1 : count])
     agree("ids of a stream", ids, wanted.token_ids)
+    lent = list(prompt)
+    parts = stream(model, lent, params)
+    lent.append(1)  # the caller's list goes on while the stream waits to be read
+    mine = [part.token_ids[0] for part in parts]
+    agree("ids of a stream whose caller changed its list of ids meanwhile", mine, ids)
     two = [stream(model, prompt, params) for _ in range(2)]
     mixed = [[part.token_ids[0] for part in pair] for pair in zip(*two, strict=True)]
     agree("ids of two streams at once", mixed, [[i, i] for i in ids])
@@ -103,9 +108,8 @@ def check_limits(model: Llama) -> None:
         mine = attempt(
             f"max_tokens {most}", generate, model, prompt, replace(GREEDY, max_tokens=most)
         )
-        agree(
-            f"new ids in a context of 64 after 60, max_tokens {most}", len(mine.token_ids), wanted
-        )
+        name = f"new ids in a context of 64 after 60, max_tokens {most}"
+        agree(name, mine.token_ids, greedy(model, prompt, wanted))
         agree(f"reason with max_tokens {most}", mine.finish_reason, "length")
     no_room = replace(GREEDY, max_tokens=None)
     with passes(model) as seen:
