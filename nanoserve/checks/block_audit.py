@@ -11,12 +11,12 @@ def check_audit(manager: BlockManager, tables: list[list[int]]) -> None:
     """An audit sees every spoilt book, and leaves the book as it is."""
     before = repr(vars(manager))
 
-    def sees(what: str, spoil: Callable, wrong: list | None = None, block: int = -1) -> None:
+    def sees(what: str, spoil: Callable, wrong: list | None = None, *blocks: int) -> None:
         other = copy.deepcopy(manager)
         spoil(other)
         given = tables if wrong is None else wrong
         said = must_raise(AssertionError, f"audit, {what}", other.audit, given)
-        tells(f"audit, {what}", said, [] if block < 0 else [f"block {block}"])
+        tells(f"audit, {what}", said, [f"block {block}" for block in blocks])
 
     def nothing(other: BlockManager) -> None:
         pass
@@ -31,7 +31,7 @@ def check_audit(manager: BlockManager, tables: list[list[int]]) -> None:
         else:
             sees(f"block {block} freed while held", lambda m, b=block: m.put_back(b), None, block)
     for i, table in enumerate(tables):
-        sees("a table unknown to the books", nothing, [*tables, table], table[-1])
+        sees("a table unknown to the books", nothing, [*tables, table], *table)
         sees("a table forgotten", nothing, tables[:i] + tables[i + 1 :])
         sees(
             "a block twice in a table", nothing, [*tables[:i], table + table[:1], *tables[i + 1 :]]
