@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 
-from nanoserve.checks.common import holds, must_raise
+from nanoserve.checks.common import holds, must_raise, tells
 from nanoserve.engine.blocks import BlockManager
 
 
@@ -11,12 +11,12 @@ def check_audit(manager: BlockManager, tables: list[list[int]]) -> None:
     """An audit sees every spoilt book, and leaves the book as it is."""
     before = repr(vars(manager))
 
-    def sees(what: str, spoil: Callable, wrong: list | None = None) -> None:
+    def sees(what: str, spoil: Callable, wrong: list | None = None, *blocks: int) -> None:
         other = copy.deepcopy(manager)
         spoil(other)
-        must_raise(
-            AssertionError, f"audit, {what}", other.audit, tables if wrong is None else wrong
-        )
+        given = tables if wrong is None else wrong
+        said = must_raise(AssertionError, f"audit, {what}", other.audit, given)
+        tells(f"audit, {what}", said, [f"block {block}" for block in blocks])
 
     def nothing(other: BlockManager) -> None:
         pass
@@ -25,13 +25,13 @@ def check_audit(manager: BlockManager, tables: list[list[int]]) -> None:
         for n in (1, -1):
             count = manager.references[block] + n
             what = f"a count of {count} for block {block}"
-            sees(what, lambda m, b=block, n=count: m.references.__setitem__(b, n))
+            sees(what, lambda m, b=block, n=count: m.references.__setitem__(b, n), None, block)
         if block in manager.queue:
-            sees(f"block {block} lost", lambda other, b=block: other.queue.pop(b))
+            sees(f"block {block} lost", lambda m, b=block: m.queue.pop(b), None, block)
         else:
-            sees(f"block {block} freed while held", lambda other, b=block: other.put_back(b))
+            sees(f"block {block} freed while held", lambda m, b=block: m.put_back(b), None, block)
     for i, table in enumerate(tables):
-        sees("a table unknown to the books", nothing, [*tables, table])
+        sees("a table unknown to the books", nothing, [*tables, table], *table)
         sees("a table forgotten", nothing, tables[:i] + tables[i + 1 :])
         sees(
             "a block twice in a table", nothing, [*tables[:i], table + table[:1], *tables[i + 1 :]]

@@ -149,6 +149,18 @@ def check_random(num_blocks: int, block_size: int, steps: int, seed: int = 0) ->
         apply(manager, plain, rng.choice(kinds))
 
 
+def check_many_holders(count: int = 300) -> None:
+    """One block in many tables, more than a byte counts, and free when the last has left it."""
+    manager = attempt("BlockManager", BlockManager, 2, 4)
+    table = attempt("grow", manager.grow, [], 1)
+    for _ in range(count - 1):
+        attempt("touch", manager.touch, table)
+    for left in reversed(range(count)):
+        attempt(f"free one of {left + 1} tables that share a block", manager.free, table)
+        agree(f"references where {left} of {count} tables are left", manager.references, [left, 0])
+    agree("the queue when all tables are gone", [*manager.queue], [1, 0])
+
+
 def check_blocks() -> None:
     """Every order on small pools, long random ones on larger, sizes, and what is refused."""
     for num_blocks, block_size, depth in ((4, 2, 4), (3, 1, 5), (1, 3, 4)):
@@ -161,6 +173,7 @@ def check_blocks() -> None:
         holds(f"{num_blocks} blocks must have many states, not {states}", states > 5)
     for num_blocks, block_size in ((7, 3), (40, 16), (300, 1)):
         check_random(num_blocks, block_size, 400, num_blocks)
+    check_many_holders()
     plain = attempt("BlockManager", BlockManager, 5)
     agree("block size where none is asked for", plain.block_size, 16)
     many = 10**17 + 1  # past what a float can tell apart

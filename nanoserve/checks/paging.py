@@ -166,6 +166,8 @@ def check_pools(board: Scoreboard) -> None:
     for variant in VARIANTS:
         theirs = make(variant | {"max_position_embeddings": 64}).eval()
         model = load_saved(theirs)
+        check_places(model.config, F32)  # one layer's attend by itself tells most
+        check_places(replace(model.config, num_hidden_layers=1), BF16)
         for size in SIZES:
             for T in (2 * size - 1, 2 * size, 2 * size + 1):
                 check_alone(model, size, T, T)
@@ -173,5 +175,3 @@ def check_pools(board: Scoreboard) -> None:
             check_alone(model, size, 2 * size + 1, 1)
             check_company(board, None, theirs, model, tokens(1, 37), size)
         check_pool(board, None, theirs, model, tokens(1, 33))
-        check_places(model.config, F32)
-        check_places(replace(model.config, num_hidden_layers=1), BF16)

@@ -77,6 +77,7 @@ def check_spans_see(config: ModelConfig, dtype: torch.dtype, block_size: int) ->
     """Each span sees its own text; layers in any order; and the caller may change its tables."""
     spans = shared(block_size)
     sizes, T = [s.new for s in spans], sum(s.new for s in spans)
+    written = [i for s in spans for i in slots(s, block_size)[s.computed :]]
     pool, past = filled(config, dtype, block_size)
     attends = attempt("attends", pool.attends, spans)
     agree("attends", len(attends), len(pool.k))
@@ -87,6 +88,13 @@ def check_spans_see(config: ModelConfig, dtype: torch.dtype, block_size: int) ->
         others = [j for j in range(len(pool.k)) if j != i]
         before = pool.k[others], pool.v[others]
         mine = attempt(f"attend of layer {i}", attends[i], q, k, v)
+        for name, held, new in (("k", pool.k, k), ("v", pool.v, v)):
+            must = f"attend of layer {i} must put {name} (1, K, T, D) into pool.{name}[{i}]"
+            where = f"{name}[0, :, t] belongs in slot number t of {written}"
+            holds(must, alike(held[i, written], new[0].transpose(0, 1)), where)
+        whole = not mine.isnan().any().item()
+        nan = "NaN comes out, and NaN lies in the slots that nobody has written"
+        holds(f"attend of layer {i} must read slots that are written, and no others", whole, nan)
         wanted = []
         for own, *new in zip(past, *(x.split(sizes, 2) for x in (q, k, v)), strict=True):
             keys, values = (torch.cat(pair, 2) for pair in zip(own[i], new[1:], strict=True))
@@ -100,17 +108,24 @@ def check_spans_see(config: ModelConfig, dtype: torch.dtype, block_size: int) ->
 
 
 def check_far(config: ModelConfig, dtype: torch.dtype) -> None:
-    """The last blocks of a pool of 33,600 slots, which are past 8 and 16 bits."""
+    """A text of 600 tokens in a pool of 33,600 slots, some of them past 8 and 16 bits."""
     pool = attempt("KVPool", KVPool, replace(config, num_hidden_layers=1), 2100, 16, dtype)
     pool.k.fill_(torch.nan), pool.v.fill_(torch.nan)
-    span = Span((2099, 300, 130), 0, 40)
-    q, k, v = made_row(config, 40, dtype)
-    attempt("attend in a large pool", pool.attends([span])[0], q, k, v)
+    span = Span((2099, 300, 130, *range(1000, 1035)), 0, 600)
+    q, k, v = made_row(config, 600, dtype)
+    mine = attempt("attend in a large pool", pool.attends([span])[0], q, k, v)
     at = slots(span, 16)
-    agree("slots written in a large pool", int((~pool.k[0, :, 0, 0].isnan()).sum()), 40)
+    agree("slots written in a large pool", int((~pool.k[0, :, 0, 0].isnan()).sum()), 600)
     holds(
         "a token's slot must be right in a large pool", alike(pool.k[0, at], k[0].transpose(0, 1))
     )
+    last = [x[:, :, -3:] for x in (q, k, v)]
+    again = attempt("attend", pool.attends([replace(span, computed=597, new=3)])[0], *last)
+    wanted = causal_attention(q, k, v)
+    for what, got in (("", mine), (", its last three tokens", again)):
+        differs = f"the mix of a text of 600 tokens{what}, differs"
+        right = wanted[:, :, -got.shape[2] :]
+        torch.testing.assert_close(got, right, msg=lambda m, what=differs: f"{what}. {m}")
 
 
 def check_modes(config: ModelConfig, dtype: torch.dtype) -> None:
