@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from nanoserve.checks.common import agree, attempt
+from nanoserve.checks.kernels_memory import unsaid
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool, Span, slots_of
 from nanoserve.kernels.attention import Reading, paged_attention, reading
@@ -84,7 +85,9 @@ class Row:
     def mix(self, which: Reading, q: torch.Tensor, *cut: int) -> torch.Tensor:
         """Ours, (T, H * D), cut into parts as asked."""
         what = f"paged_attention of {[*q.shape]}, blocks of {self.size}, (parts, each, tile) {cut}"
-        mine = attempt(what, paged_attention, q, self.keys, self.values, which, self.size, *cut)
+        given = q, self.keys, self.values, which, self.size, *cut
+        with unsaid():
+            mine = attempt(what, paged_attention, *given)
         agree(f"{what}: shape", tuple(mine.shape), (len(q), q[0].numel()))
         return mine
 
