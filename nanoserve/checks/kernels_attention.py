@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from nanoserve.checks.caching import text
-from nanoserve.checks.common import agree, attempt, holds, must_raise, tells
-from nanoserve.checks.kernels_row import DEVICE, Row, drawn
+from nanoserve.checks.common import BF16, F16, KIND, agree, attempt, holds, must_raise, tells
+from nanoserve.checks.kernels_row import DEVICE, Row, drawn, exactly
+from nanoserve.checks.law import lawful
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
@@ -45,9 +46,10 @@ def check_rows(board: Scoreboard) -> None:
 
 
 def check_plain(board: Scoreboard) -> None:
-    """What is simplest, first: a prompt in one tile, and a query whose keys are three tiles."""
-    Row(drawn(((3, 0),), 1, 1, 16, seed=10), 4).hold(board, "a prompt of 3 tokens")
-    row = Row(drawn(lengths(40), 1, 1, 16, seed=11), 4)
+    """What is simplest, first: a prompt in one tile; more heads; a query that reads three tiles."""
+    for G, D in ((1, 16), (3, 20)):
+        Row(drawn(((3, 0),), 1, G, D, seed=10), 4).hold(board, "a prompt of 3 tokens")
+    row = Row(drawn(lengths(40), 1, 1, 16, seed=156), 4)  # its largest score rises with each
     row.hold(board, "one query, three tiles of keys", 1, 0, 16)
 
 
@@ -67,6 +69,18 @@ def check_scores(board: Scoreboard) -> None:
     row = Row(texts, 4)
     row.hold(board, "scores near -150 and 150, and -2^20", 1, 0, 16)
     row.hold(board, "scores near -150 and 150, and -2^20", 3, 0, 16)
+
+
+def check_narrow() -> None:
+    """In float16, or on a GPU in bf16, by the law: a mixed row, and decode in parts."""
+    dtype = BF16 if DEVICE == "cuda" else F16
+    for spans, cut in ((MIXED, (1,)), (lengths(200, 23), (3, 0, 16))):
+        texts = [[x.to(dtype).float() for x in text] for text in drawn(spans, 1, 3, 20, seed=13)]
+        row, exact = Row(texts, 3, dtype), exactly(texts)
+        mine = row.mix(row.reading(), row.q, *cut)
+        agree("dtype of the mix", mine.dtype, dtype)
+        said = f"(parts, each, tile) {cut} in {KIND[dtype]}: the error from float64 must be no"
+        holds(f"{said} larger than plain torch's", lawful(mine, row.pools, exact))
 
 
 def check_company() -> None:
@@ -137,6 +151,7 @@ def check_attention(board: Scoreboard) -> None:
     check_refused()
     check_plain(board)
     check_company()
+    check_narrow()
     check_future()
     check_scores(board)
     check_rows(board)

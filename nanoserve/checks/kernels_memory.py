@@ -49,7 +49,10 @@ class Fences(TorchDispatchMode):
 
 @contextmanager
 def unsaid() -> Iterator[None]:
-    """A masked load without `other` gives NaN: a card gives anything, the interpreter only 0."""
+    """A masked load without `other` gives NaN: Triton promises nothing, the interpreter gives 0.
+
+    github.com/triton-lang/triton/issues/9917
+    """
     # Here, for nanoserve.kernels must have found Triton first.
     from triton.runtime.interpreter import InterpreterBuilder
 
