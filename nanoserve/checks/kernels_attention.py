@@ -46,11 +46,12 @@ def check_rows(board: Scoreboard) -> None:
 
 
 def check_plain(board: Scoreboard) -> None:
-    """What is simplest, first: a prompt in one tile; more heads; a query that reads three tiles."""
+    """What is simplest, first: a prompt in one tile, more heads; three tiles of keys, and parts."""
     for G, D in ((1, 16), (3, 20)):
         Row(drawn(((3, 0),), 1, G, D, seed=10), 4).hold(board, "a prompt of 3 tokens")
     row = Row(drawn(lengths(40), 1, 1, 16, seed=156), 4)  # its largest score rises with each
     row.hold(board, "one query, three tiles of keys", 1, 0, 16)
+    row.hold(board, "one query, three parts of its keys", 3, 0, 16)
 
 
 def check_scores(board: Scoreboard) -> None:
@@ -151,11 +152,11 @@ def check_attention(board: Scoreboard) -> None:
     check_refused()
     check_plain(board)
     check_company()
-    check_narrow()
     check_future()
     check_scores(board)
     check_rows(board)
     check_lengths(board)
+    check_narrow()
 
 
 @torch.inference_mode()
