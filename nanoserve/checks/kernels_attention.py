@@ -113,6 +113,27 @@ def check_future() -> None:
     holds("keys after a tile's last query must not be read", torch.equal(before, after))
 
 
+def check_far() -> None:
+    """A block past 2^31 numbers of a pool, on the CPU, where only what is written takes room.
+
+    As much lies before the pool, where an address would come out that 32 bits turned negative.
+    """
+    if DEVICE == "cuda":
+        return  # tests/test_kernels.py has a whole pool there
+    D, size, far = 64, 16, 2**21
+    try:
+        pool = torch.empty(2**32 + 2 * size * D, dtype=F16)[2**31 :].view(-1, 1, D)
+    except RuntimeError:
+        return  # a system that keeps room for all that is asked for, and has less than 8 GiB
+    pool[far * size :] = wanted = torch.arange(D, dtype=F16) / 8
+    table = torch.tensor([[far]], dtype=torch.int32)
+    told = attempt("reading of one text", reading, table, [(1, 2, 0)], 1)
+    # Not by `attempt`, which would copy the pool.
+    mine = paged_attention(torch.ones(1, 1, D, dtype=F16), pool, pool, told, size)
+    there = "cast the block to tl.int64 before it is multiplied"
+    agree(f"a block past 2^31 numbers ({there})", mine[0].tolist(), wanted.tolist())
+
+
 def check_reading() -> None:
     """Every query of every text stands in one tile, and is told of its own text."""
     tables = torch.zeros(9, 4, dtype=torch.int32, device=DEVICE)
@@ -153,6 +174,7 @@ def check_attention(board: Scoreboard) -> None:
     check_plain(board)
     check_company()
     check_future()
+    check_far()
     check_scores(board)
     check_rows(board)
     check_lengths(board)
