@@ -77,8 +77,8 @@ def stored(name: str, mine: torch.Tensor) -> None:
     if lost:
         raise AssertionError(
             f"{name}: {len(lost)} of {mine.numel()} numbers are NaN, the first at {lost[0]}. Were "
-            "they stored at all (the grid, the mask, the slot), is it infinity over infinity, or "
-            "does a masked load not say what `other` is?"
+            "they stored at all (the grid, the mask, the slot), is it infinity over infinity, 0 "
+            "over 0 (a query that sees no key), or a masked load that does not say `other`?"
         )
 
 
