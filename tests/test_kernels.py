@@ -15,7 +15,7 @@ from tiny import save_tiny
 from nanoserve.checks.kernels_attention import MIXED, lengths
 from nanoserve.checks.kernels_few import check_few
 from nanoserve.checks.kernels_late import check_late
-from nanoserve.checks.kernels_row import Row, drawn
+from nanoserve.checks.kernels_row import Row, drawn, exactly
 from nanoserve.checks.kernels_small import check_gates, check_norms, check_turns
 from nanoserve.checks.law import lawful
 from nanoserve.comparison import Scoreboard
@@ -87,10 +87,9 @@ def test_attention(dtype, K, G, D, size):
     drawn_ones = drawn(MIXED, K, G, D, seed=size)
     texts = [[x.to(dtype).float() for x in text] for text in drawn_ones]
     row = Row(texts, size, dtype)
-    wide = ([x.double() for x in text] for text in texts)
-    exact = torch.cat([causal_attention(*text)[0].transpose(0, 1).flatten(1) for text in wide])
+    exact = exactly(texts)
     for cut in ((1,), (3, 0, 16)) if K * G < 8 or DEVICE == "cuda" else ((1,),):
-        close(row.mix(row.reading(), row.q, *cut), exact.to(DEVICE), row.pools)
+        close(row.mix(row.reading(), row.q, *cut), exact, row.pools)
 
 
 @pytest.mark.parametrize("cut", [(1, 0, 16), (3, 0, 16), (7, 12, 16)])

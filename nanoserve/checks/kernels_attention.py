@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from nanoserve.checks.caching import text
-from nanoserve.checks.common import agree, attempt, holds, must_raise, tells
-from nanoserve.checks.kernels_row import DEVICE, Row, drawn
+from nanoserve.checks.common import BF16, F16, KIND, agree, attempt, holds, must_raise, tells
+from nanoserve.checks.kernels_row import DEVICE, Row, drawn, exactly
+from nanoserve.checks.law import lawful
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
@@ -45,10 +46,12 @@ def check_rows(board: Scoreboard) -> None:
 
 
 def check_plain(board: Scoreboard) -> None:
-    """What is simplest, first: a prompt in one tile, and a query whose keys are three tiles."""
-    Row(drawn(((3, 0),), 1, 1, 16, seed=10), 4).hold(board, "a prompt of 3 tokens")
-    row = Row(drawn(lengths(40), 1, 1, 16, seed=11), 4)
+    """What is simplest, first: a prompt in one tile, more heads; three tiles of keys, and parts."""
+    for G, D in ((1, 16), (3, 20)):
+        Row(drawn(((3, 0),), 1, G, D, seed=10), 4).hold(board, "a prompt of 3 tokens")
+    row = Row(drawn(lengths(40), 1, 1, 16, seed=156), 4)  # its largest score rises with each
     row.hold(board, "one query, three tiles of keys", 1, 0, 16)
+    row.hold(board, "one query, three parts of its keys", 3, 0, 16)
 
 
 def check_scores(board: Scoreboard) -> None:
@@ -67,6 +70,18 @@ def check_scores(board: Scoreboard) -> None:
     row = Row(texts, 4)
     row.hold(board, "scores near -150 and 150, and -2^20", 1, 0, 16)
     row.hold(board, "scores near -150 and 150, and -2^20", 3, 0, 16)
+
+
+def check_narrow() -> None:
+    """In float16, or on a GPU in bf16, by the law: a mixed row, and decode in parts."""
+    dtype = BF16 if DEVICE == "cuda" else F16
+    for spans, cut in ((MIXED, (1,)), (lengths(200, 23), (3, 0, 16))):
+        texts = [[x.to(dtype).float() for x in text] for text in drawn(spans, 1, 3, 20, seed=13)]
+        row, exact = Row(texts, 3, dtype), exactly(texts)
+        mine = row.mix(row.reading(), row.q, *cut)
+        agree("dtype of the mix", mine.dtype, dtype)
+        said = f"(parts, each, tile) {cut} in {KIND[dtype]}: the error from float64 must be no"
+        holds(f"{said} larger than plain torch's", lawful(mine, row.pools, exact))
 
 
 def check_company() -> None:
@@ -96,6 +111,27 @@ def check_future() -> None:
         held[later] = torch.nan
     after = row.mix(told, row.q)[:first]
     holds("keys after a tile's last query must not be read", torch.equal(before, after))
+
+
+def check_far() -> None:
+    """A block past 2^31 numbers of a pool, on the CPU, where only what is written takes room.
+
+    As much lies before the pool, where an address would come out that 32 bits turned negative.
+    """
+    if DEVICE == "cuda":
+        return  # tests/test_kernels.py has a whole pool there
+    D, size, far = 64, 16, 2**21
+    try:
+        pool = torch.empty(2**32 + 2 * size * D, dtype=F16)[2**31 :].view(-1, 1, D)
+    except RuntimeError:
+        return  # a system that keeps room for all that is asked for, and has less than 8 GiB
+    pool[far * size :] = wanted = torch.arange(D, dtype=F16) / 8
+    table = torch.tensor([[far]], dtype=torch.int32)
+    told = attempt("reading of one text", reading, table, [(1, 2, 0)], 1)
+    # Not by `attempt`, which would copy the pool.
+    mine = paged_attention(torch.ones(1, 1, D, dtype=F16), pool, pool, told, size)
+    there = "cast the block to tl.int64 before it is multiplied"
+    agree(f"a block past 2^31 numbers ({there})", mine[0].tolist(), wanted.tolist())
 
 
 def check_reading() -> None:
@@ -138,9 +174,11 @@ def check_attention(board: Scoreboard) -> None:
     check_plain(board)
     check_company()
     check_future()
+    check_far()
     check_scores(board)
     check_rows(board)
     check_lengths(board)
+    check_narrow()
 
 
 @torch.inference_mode()

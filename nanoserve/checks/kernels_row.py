@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import torch
 
 from nanoserve.checks.common import agree, attempt
+from nanoserve.checks.kernels_memory import stored, unsaid
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool, Span, slots_of
 from nanoserve.kernels.attention import Reading, paged_attention, reading
+from nanoserve.layers import causal_attention
 from nanoserve.reference import modeling_llama
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,6 +36,13 @@ def drawn(spans: Sequence[tuple[int, int]], K: int, G: int, D: int, seed: int) -
         ]
         for new, before in spans
     ]
+
+
+def exactly(texts: Sequence) -> torch.Tensor:
+    """Every query's mix in float64, (T, H * D), where the kernels run."""
+    wide = ([x.double() for x in text] for text in texts)
+    mixes = [causal_attention(*text)[0].transpose(0, 1).flatten(1) for text in wide]
+    return torch.cat(mixes).to(DEVICE)
 
 
 class Row:
@@ -84,7 +93,9 @@ class Row:
     def mix(self, which: Reading, q: torch.Tensor, *cut: int) -> torch.Tensor:
         """Ours, (T, H * D), cut into parts as asked."""
         what = f"paged_attention of {[*q.shape]}, blocks of {self.size}, (parts, each, tile) {cut}"
-        mine = attempt(what, paged_attention, q, self.keys, self.values, which, self.size, *cut)
+        given = q, self.keys, self.values, which, self.size, *cut
+        with unsaid():
+            mine = attempt(what, paged_attention, *given)
         agree(f"{what}: shape", tuple(mine.shape), (len(q), q[0].numel()))
         return mine
 
@@ -92,5 +103,6 @@ class Row:
         """Ours against HuggingFace's and the pool's, on what a checkpoint `ref` has, or made."""
         what = f"{name}, {self.K} x {self.G} heads of {self.q.shape[2]}, (parts, each, tile) {cut}"
         mine = self.mix(self.reading(), self.q, *cut)
+        stored(what, mine)
         board.compare(ref, "the mix, HuggingFace's", what, mine.cpu(), self.theirs)
         board.compare(ref, "the mix, the pool's", what, mine, self.pools)

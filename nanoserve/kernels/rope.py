@@ -34,7 +34,7 @@ def rope_kernel(
     second = b * cos + a * sin
     slot = tl.load(slot_ptr + token).to(tl.int64) * K + kv
     query = q_ptr + (token * (K * G) + head)[:, None] * D + i[None, :]
-    key = k_ptr + slot * D + i[None, :] + 0 * h[:, None]
+    key = k_ptr + slot * D + i[None, :] + 0 * h[:, None]  # in each row
     target = tl.where((h < G)[:, None], query, key)
     tl.store(target, first.to(a.dtype), mask=real)
     tl.store(target + D // 2, second.to(a.dtype), mask=real)
