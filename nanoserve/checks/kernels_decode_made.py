@@ -16,9 +16,15 @@ SMALL = {"hidden_size": 12, "intermediate_size": 11, "vocab_size": 19}  # no pow
 
 
 def fenced(t: torch.Tensor) -> torch.Tensor:
-    """A copy with NaN behind it, for kernels that read past the end."""
-    held = torch.full((t.numel() + 64,), torch.nan, device=t.device)
+    """A copy with NaN behind it, for kernels that read or write past the end."""
+    held = torch.full((t.numel() + 64,), torch.nan, device=DEVICE)
     return held[: t.numel()].view(t.shape).copy_(t)
+
+
+def fence_stands(t: torch.Tensor) -> bool:
+    """Whether the NaN behind a fenced tensor is still there; a store without a mask goes on."""
+    memory = t.new_empty(0).set_(t.untyped_storage())
+    return bool(memory[t.storage_offset() + t.numel() :].isnan().all())
 
 
 def heads(H: int, K: int, D: int, tied: bool) -> dict:

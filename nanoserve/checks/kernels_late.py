@@ -2,13 +2,15 @@
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from unittest.mock import patch
 
+import numpy
 import torch
-from triton.runtime.interpreter import interpreter_builder
+from triton.runtime.interpreter import TensorHandle, interpreter_builder
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, heads, made
+from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, fence_stands, fenced, heads, made
 from nanoserve.checks.kernels_few import SIZE, Texts
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.ahead import AheadEngine
@@ -20,6 +22,19 @@ from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.runner import GPURunner
 from nanoserve.sampling import SamplingParams
+
+
+def anything():
+    """In a `with`: a masked load without `other` brings infinity; a card may bring anything."""
+    load = interpreter_builder.create_masked_load
+
+    def loaded(ptrs, mask, other, *how):
+        element = ptrs.get_element_ty()
+        if other is None and element.is_fp32():
+            other = TensorHandle(numpy.full(ptrs.data.shape, numpy.inf, numpy.float32), element)
+        return load(ptrs, mask, other, *how)
+
+    return patch.object(interpreter_builder, "create_masked_load", loaded)
 
 
 class Late:
@@ -38,12 +53,14 @@ class Late:
 
     def __enter__(self) -> "Late":
         programs = interpreter_builder.set_grid_idx
-        self.begins = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
-        self.begins.start()
+        self.patches = ExitStack()
+        begun = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
+        for each in (begun, anything()):
+            self.patches.enter_context(each)
         return self
 
     def __exit__(self, *_) -> None:
-        self.begins.stop()
+        self.patches.close()
 
     def show(self, shown: list[torch.Tensor]) -> None:
         """From now on a program finds these alone."""
@@ -86,10 +103,14 @@ class Watched:
 
     def __getitem__(self, grid: tuple):
         def run(*given, **named):
-            let_in = self.late.let_in
+            let_in, is_early = self.late.let_in, named.pop("launch_pdl", False)
             with self.late:
                 self.kernel[grid](*given, **named)
-            if self.late.let_in == let_in:
+            if not is_early:
+                self.late.wrong.append(f"{self.name} is launched without **early()")
+            elif not fence_stands(self.out):
+                self.late.wrong.append(f"{self.name} stores past its result: look at the mask")
+            elif self.late.let_in == let_in:
                 self.late.wrong.append(f"{self.name} never says let_next(PDL)")
             elif self.late.there is self.late.weights:
                 self.late.wrong.append(f"{self.name} never waits: wait_ahead(PDL)")
@@ -113,13 +134,18 @@ def check_late(board: Scoreboard) -> None:
     texts = Texts(theirs, model, (4, 7))
     fused = FusedLlama(model, 64)
     few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
+    for name in ("x", "q", "act", "out"):
+        setattr(few, name, fenced(getattr(few, name)))
     late = Late(weights_of(fused), [few.x, few.q, few.act, texts.pool.k, texts.pool.v, newest])
     outs = {"begin": few.x, "qkv": few.q, "add": few.x, "gate_up": few.act, "head": few.out}
     step = {f"{n}_kernel": Watched(f"{n}_kernel", late, out) for n, out in outs.items()}
+    step |= {"early": lambda: {"PDL": True, "launch_pdl": True}}
     with patch.multiple(decode, let_next=late.let_next, wait_ahead=late.wait, **step):
         scores = attempt("scores, with late memory", few.scores, reading, newest, True).clone()
-    order = "first ask for weights and gains, then let_next, wait_ahead, and only then all else"
-    holds(f"where memory is late: {order}", not late.wrong, "".join(late.wrong[:1]))
+    order = (
+        "weights and gains with a mask and `other`, let_next, wait_ahead, and only then all else"
+    )
+    holds(f"each kernel with late memory: {order}", not late.wrong, "".join(late.wrong[:1]))
     for t in late.weights:
         t.copy_(late.kept[id(t)])
     board.compare(None, "scores where memory is late", "B 2", scores, texts.theirs_next())
