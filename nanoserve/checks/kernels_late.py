@@ -5,12 +5,19 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from unittest.mock import patch
 
-import numpy
 import torch
-from triton.runtime.interpreter import TensorHandle, interpreter_builder
+from triton.runtime.interpreter import interpreter_builder
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, fence_stands, fenced, heads, made
+from nanoserve.checks.kernels_decode_made import (
+    DEVICE,
+    SMALL,
+    anything,
+    fence_stands,
+    fenced,
+    heads,
+    made,
+)
 from nanoserve.checks.kernels_few import SIZE, Texts
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.ahead import AheadEngine
@@ -22,19 +29,6 @@ from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.runner import GPURunner
 from nanoserve.sampling import SamplingParams
-
-
-def anything():
-    """In a `with`: a masked load without `other` brings infinity; a card may bring anything."""
-    load = interpreter_builder.create_masked_load
-
-    def loaded(ptrs, mask, other, *how):
-        element = ptrs.get_element_ty()
-        if other is None and element.is_fp32():
-            other = TensorHandle(numpy.full(ptrs.data.shape, numpy.inf, numpy.float32), element)
-        return load(ptrs, mask, other, *how)
-
-    return patch.object(interpreter_builder, "create_masked_load", loaded)
 
 
 class Late:
@@ -55,8 +49,8 @@ class Late:
         programs = interpreter_builder.set_grid_idx
         self.patches = ExitStack()
         begun = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
-        for each in (begun, anything()):
-            self.patches.enter_context(each)
+        self.patches.enter_context(begun)
+        self.patches.enter_context(anything())
         return self
 
     def __exit__(self, *_) -> None:
