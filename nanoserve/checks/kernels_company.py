@@ -158,6 +158,15 @@ def check_only_ended(model: Llama) -> None:
             agree(f"{name}, told when it ended", output.token_ids, whole[name][-1].token_ids)
 
 
+def check_company(board: Scoreboard, theirs: nn.Module, model: Llama) -> None:
+    """The lag, ends and company of all kinds, aborts, and who asks for the ended alone."""
+    check_lag(model)
+    check_endings(model)
+    check_modes(board, theirs, model)
+    check_aborts(model)
+    check_only_ended(model)
+
+
 def compare_real(board: Scoreboard, path: Path) -> float:
     """Two real prompts on a checkpoint, a step ahead and cramped; the smallest margin met."""
     theirs, margins = their_model(path), []

@@ -8,7 +8,7 @@ from torch import nn
 
 from nanoserve.checks.caching import by_largest
 from nanoserve.checks.common import F32, attempt, holds
-from nanoserve.checks.kernels_decode_made import DEVICE, fenced, heads, made
+from nanoserve.checks.kernels_decode_made import DEVICE, fence_stands, fenced, heads, made
 from nanoserve.checks.model_loading import load
 from nanoserve.comparison import Scoreboard
 from nanoserve.config import ModelConfig
@@ -30,6 +30,7 @@ def normal(*shape: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 
 def hold(board: Scoreboard, path: Path | None, what: str, name: str, mine, wanted) -> None:
     """Within 1e-5; on a checkpoint, where sums cancel, within 1e-5 of the largest value."""
+    holds(f"{name}: nothing is written past its end: look at the store's mask", fence_stands(mine))
     whole = not mine.isnan().any().item()
     holds(f"{name}: no NaN. Behind each tensor lies NaN, that masked loads do not see", whole)
     if path is None:
@@ -120,11 +121,11 @@ def check_qkv(board: Scoreboard, path: Path | None, part: Part) -> None:
     slots = [int(tables[r, p // SIZE]) * SIZE + p % SIZE for p, r in zip(PLACES, ROWS, strict=True)]
     hold(board, path, "q, k and v, by one kernel", "q", mine["q"], wanted["q"])
     for name in "kv":
-        held = mine[name][slots]
-        hold(board, path, "q, k and v, by one kernel", name, held, wanted[name])
         others = [i for i in range(BLOCKS * SIZE) if i not in slots]
         untouched = bool(mine[name][others].isnan().all())
         holds(f"{name}: the kernel must write the slots {slots} and no others", untouched)
+        held = mine[name][slots]
+        hold(board, path, "q, k and v, by one kernel", name, held, wanted[name])
 
 
 @torch.inference_mode()
@@ -136,7 +137,7 @@ def check_products(board: Scoreboard, path: Path | None, part: Part) -> None:
         ("down_proj", layer.mlp.down_proj, 4, 8),
     ):
         few, N = min(rows, C), matrix.weight.shape[1]
-        a, x = fenced(normal(2, N, seed=2)), part.x[:, :few].contiguous()
+        a, x = fenced(normal(2, N, seed=2)), fenced(part.x[:, :few])
         wanted = x + matrix(a)[:, :few]
         launch(
             f"add_kernel with {name}", decode.add_kernel, -(-few // R),
@@ -144,7 +145,7 @@ def check_products(board: Scoreboard, path: Path | None, part: Part) -> None:
         )  # fmt: skip
         hold(board, path, "x + product, by one kernel", name, x, wanted)
     mlp, few = layer.mlp, min(rows, part.config.intermediate_size)
-    out = torch.full((2, few), torch.nan, device=DEVICE)
+    out = fenced(torch.full((2, few), torch.nan))
     launch(
         "gate_up_kernel", decode.gate_up_kernel, -(-few // 2),
         fenced(part.x), fenced(layer.post_attention_layernorm.weight),
@@ -162,12 +163,13 @@ def check_ends(board: Scoreboard, path: Path | None, part: Part, table, gain, he
     C, V, eps = part.config.hidden_size, min(part.rows - 3, len(head)), part.config.rms_norm_eps
     newest = torch.tensor([7, 3, 5], device=DEVICE)
     spans = torch.tensor([[0, 1], [1, 1], PLACES, ROWS], dtype=torch.int32, device=DEVICE)
-    x = torch.full((2, C), torch.nan, device=DEVICE)
+    x = fenced(torch.full((2, C), torch.nan))
     launch("begin_kernel", decode.begin_kernel, 2, spans, 2, newest, table, x, C, decode.power(C))
+    holds("begin_kernel writes nothing past x: look at the store's mask", fence_stands(x))
     board.compare(path, "the newest token's vector", "x", x, table[newest[[*ROWS]]], rtol=0, atol=0)
     norm = modeling.LlamaRMSNorm(C, eps).to(DEVICE)
     norm.weight.copy_(gain)
-    out = torch.full((2, V), torch.nan, device=DEVICE)
+    out = fenced(torch.full((2, V), torch.nan))
     launch(
         "head_kernel", decode.head_kernel, -(-V // 4),
         fenced(part.x), fenced(gain), fenced(head[:V]), out, eps, V, 2, C, decode.power(C), 4,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import torch
 
@@ -9,7 +10,8 @@ from nanoserve.checks.common import attempt, holds, must_raise
 from nanoserve.checks.kernels_decode_made import DEVICE, heads, made
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.pool import KVPool
-from nanoserve.kernels.attention import Reading
+from nanoserve.kernels import decode
+from nanoserve.kernels.attention import Reading, paged_attention
 from nanoserve.kernels.decode import FewTexts
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.model import Llama
@@ -81,6 +83,25 @@ class Texts:
         return torch.cat(found)
 
 
+class Cuts:
+    """In a `with`: into how many parts the step has attention cut the keys, layer by layer."""
+
+    def __init__(self):
+        self.parts: list[int] = []
+
+    def __enter__(self) -> "Cuts":
+        self.seen = patch.object(decode, "paged_attention", self.attend)
+        self.seen.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.seen.stop()
+
+    def attend(self, q, k, v, reading, size, parts=1, each=0, tile=0):
+        self.parts.append(parts)
+        return paged_attention(q, k, v, reading, size, parts, each, tile)
+
+
 @torch.inference_mode()
 def check_few(board: Scoreboard) -> None:
     """One to four texts of unlike lengths, token by token; keys in one part and in 32."""
@@ -91,7 +112,10 @@ def check_few(board: Scoreboard) -> None:
         for step in range(steps):
             short = len(lengths) > 1 or step > 0
             given = texts.reading(), texts.newest(), short
-            mine = attempt("FewTexts.scores", few.scores, *given)
+            with Cuts() as cuts:
+                mine = attempt("FewTexts.scores", few.scores, *given)
+            whole = all(parts == 1 for parts in cuts.parts)
+            holds(f"with {short=}, keys {'in one part' if short else 'in parts'}", whole == short)
             what = f"B {len(lengths)}, head_dim {model.config.head_dim}, step {step}"
             board.compare(None, "scores of few texts", what, mine.clone(), texts.theirs_next())
         check_written(board, texts, what)

@@ -2,13 +2,22 @@
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from unittest.mock import patch
 
 import torch
 from triton.runtime.interpreter import interpreter_builder
 
 from nanoserve.checks.common import agree, attempt, holds
-from nanoserve.checks.kernels_decode_made import DEVICE, SMALL, heads, made
+from nanoserve.checks.kernels_decode_made import (
+    DEVICE,
+    SMALL,
+    anything,
+    fence_stands,
+    fenced,
+    heads,
+    made,
+)
 from nanoserve.checks.kernels_few import SIZE, Texts
 from nanoserve.comparison import Scoreboard
 from nanoserve.engine.ahead import AheadEngine
@@ -38,12 +47,14 @@ class Late:
 
     def __enter__(self) -> "Late":
         programs = interpreter_builder.set_grid_idx
-        self.begins = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
-        self.begins.start()
+        self.patches = ExitStack()
+        begun = patch.object(interpreter_builder, "set_grid_idx", self.begin(programs))
+        self.patches.enter_context(begun)
+        self.patches.enter_context(anything())
         return self
 
     def __exit__(self, *_) -> None:
-        self.begins.stop()
+        self.patches.close()
 
     def show(self, shown: list[torch.Tensor]) -> None:
         """From now on a program finds these alone."""
@@ -86,10 +97,14 @@ class Watched:
 
     def __getitem__(self, grid: tuple):
         def run(*given, **named):
-            let_in = self.late.let_in
+            let_in, is_early = self.late.let_in, named.pop("launch_pdl", False)
             with self.late:
                 self.kernel[grid](*given, **named)
-            if self.late.let_in == let_in:
+            if not is_early:
+                self.late.wrong.append(f"{self.name} is launched without **early()")
+            elif not fence_stands(self.out):
+                self.late.wrong.append(f"{self.name} stores past its result: look at the mask")
+            elif self.late.let_in == let_in:
                 self.late.wrong.append(f"{self.name} never says let_next(PDL)")
             elif self.late.there is self.late.weights:
                 self.late.wrong.append(f"{self.name} never waits: wait_ahead(PDL)")
@@ -113,13 +128,18 @@ def check_late(board: Scoreboard) -> None:
     texts = Texts(theirs, model, (4, 7))
     fused = FusedLlama(model, 64)
     few, newest, reading = FewTexts(fused, texts.pool, 2), texts.newest(), texts.reading()
+    for name in ("x", "q", "act", "out"):
+        setattr(few, name, fenced(getattr(few, name)))
     late = Late(weights_of(fused), [few.x, few.q, few.act, texts.pool.k, texts.pool.v, newest])
     outs = {"begin": few.x, "qkv": few.q, "add": few.x, "gate_up": few.act, "head": few.out}
     step = {f"{n}_kernel": Watched(f"{n}_kernel", late, out) for n, out in outs.items()}
+    step |= {"early": lambda: {"PDL": True, "launch_pdl": True}}
     with patch.multiple(decode, let_next=late.let_next, wait_ahead=late.wait, **step):
         scores = attempt("scores, with late memory", few.scores, reading, newest, True).clone()
-    order = "first ask for weights and gains, then let_next, wait_ahead, and only then all else"
-    holds(f"where memory is late: {order}", not late.wrong, "".join(late.wrong[:1]))
+    order = (
+        "weights and gains with a mask and `other`, let_next, wait_ahead, and only then all else"
+    )
+    holds(f"each kernel with late memory: {order}", not late.wrong, "".join(late.wrong[:1]))
     for t in late.weights:
         t.copy_(late.kept[id(t)])
     board.compare(None, "scores where memory is late", "B 2", scores, texts.theirs_next())

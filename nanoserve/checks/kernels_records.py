@@ -64,6 +64,7 @@ def check_paths(model: Llama) -> None:
     pool = KVPool(model.config, 3, 4, device=DEVICE)
     graphs = DecodeGraphs(FusedLlama(model, 40), pool, Rows(3, 2, pool))
     taken: list = []
+    agree("texts for which FewTexts has room", len(graphs.few.x), FEW)
 
     def few(reading, newest, short):
         taken.append(("few", len(reading.tiles), short))
@@ -128,12 +129,17 @@ def check_plays(graphs: Stub, most: int) -> None:
     memory = graphs.step_input.data_ptr()
     for count in [*range(most, 0, -1)]:
         for longest in (0, SHORT - 1, SHORT):
-            rows, lengths = [*range(most)][::-1][:count], [longest] * count
+            rows = [*range(most)][::-1][:count]
+            lengths = [max(0, longest - count + 1 + i) for i in range(count)]
             law = [[0.5 + i for i in range(count)], [i / 33 for i in range(count)]]
             graphs.tell(rows, lengths, *law)
             left = most - count
             told = [[*range(most)], [1] * most, lengths + [0] * left, rows + [most] * left]
             agree(f"spans told for {count} of {most}", graphs.spans.tolist(), told)
+            tiles = graphs.tiles[:, 0].tolist()
+            agree(f"whose tiles, for {count} of {most}", sorted(tiles), [*range(most)])
+            turns = [lengths[i] if i < count else 0 for i in tiles[:count]]
+            agree("lengths in attention's order, the longest first", turns, lengths[::-1])
             agree("temperatures and points", graphs.law.tolist(), [x + [0.0] * left for x in law])
             agree("the memory that a step is told in", graphs.step_input.data_ptr(), memory)
             graphs.ran.clear()
