@@ -8,5 +8,6 @@ app         the addresses, and the one way that all answers go
 stream      what is sent, when, and for how long
 writer      the chunks of a stream, and whole answers
 service, prompts, wire, protocol, errors, gate, addresses, page.html: plumbing of the app
+heads       what is read of a connection before the app sees it
 run         the app as a process: its socket, its signals, its end
 """
