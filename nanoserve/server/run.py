@@ -13,6 +13,7 @@ import uvicorn
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.engine.llm import engine_on
 from nanoserve.server.app import create_app
+from nanoserve.server.gate import check_api_key
 from nanoserve.server.heads import Heads
 from nanoserve.server.worker import AsyncEngine
 
@@ -87,6 +88,7 @@ def serve(
     settings: dict[str, Any],
 ) -> None:
     """Serve a checkpoint until the process is told to end. ValueError before any work."""
+    check_api_key(api_key)
     listener = bound(host, port)  # before the weights are read, which takes its time
     path = checkpoint_path(checkpoint)
     # On a GPU it is not the processor's threads that step, and more of them load faster.
