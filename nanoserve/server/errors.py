@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from nanoserve.server.answer import Busy, EngineError, Stopped
+from nanoserve.server.off import OFF
 
 CODES = {
     401: "invalid_api_key",
@@ -144,7 +145,7 @@ def of_validation(error: RequestValidationError, path: str) -> APIError:
     # A field that somebody made up may have any name, that of a type too, or none.
     param = ".".join([*steps(place[:-1]), str(place[-1])]) if extra else ".".join(steps(place))
     if extra:
-        from nanoserve.server.protocol import OFF, ChatRequest, CompletionRequest
+        from nanoserve.server.protocol import ChatRequest, CompletionRequest
 
         why = "not built here, leave it out"
         if param.rpartition(".")[2] not in OFF:
