@@ -83,3 +83,19 @@ def test_a_stop_id_outside_the_vocabulary(token, local):
         assert error["param"] == "stop_token_ids" and str(token) in error["message"]
     inside = BODY | {"stop_token_ids": [3, local.engine.model.config.vocab_size - 1]}
     assert local.http.post(TEXT, json=inside | {"min_tokens": 1}).status_code == 200
+
+
+EXTREMES = [1e-300, 5e-324, 1e-38, 1e-6, 1e38]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty"],
+)
+def test_no_number_of_sampling_costs_anybody_an_answer(name, local):
+    """Two in a row could end the engine: https://github.com/ggml-org/llama.cpp/issues/19367"""
+    for value in EXTREMES:
+        for _ in range(2):
+            asked = BODY | {"prompt": [5] * 9, "temperature": 1} | {name: value}
+            assert local.http.post(TEXT, json=asked).status_code in (200, 400)
+            assert local.http.get("/health").json() == {"healthy": True}
