@@ -62,7 +62,7 @@ def check_frames() -> None:
         return [part async for part in frames(writer, [said(*outputs)])]
 
     async def left(n: int) -> int:
-        writer = Writer("m", [Chat(None, None) for _ in range(n)], [PROMPT], asked(n=n))
+        writer = Writer("m", [Chat(None, None) for _ in range(n)], [PROMPT] * n, asked(n=n))
         stream = frames(writer, [never() for _ in range(n)])
         for _ in range(n):
             await anext(stream)  # who speaks; the next one waits
