@@ -1,19 +1,16 @@
-"""Clients unlike most: slow, not reading, with heads that do not end; and what the schema says."""
+"""Clients unlike most: slow, not reading; and what the schema says."""
 
 import asyncio
 import json
 import socket
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from nanoserve.checks.engine_texts import checkpoint
 from nanoserve.checks.server_local import SECONDS, served
 from nanoserve.engine.engine import Engine
 from nanoserve.server.app import create_app
-from nanoserve.server.run import MAX_HEAD, Heads
 
 BODY = {"prompt": "x", "max_tokens": 3, "temperature": 0}
 
@@ -101,59 +98,6 @@ def test_two_hundred_at_once_are_answered_or_sent_away(local):
         one.close()
     assert set(status) <= {200, 429} and status.count(200) >= 80
     assert local.http.get("/health").json() == {"healthy": True}
-
-
-@pytest.fixture(scope="module")
-def port():
-    """Of a server that has nothing to say, behind what limits a head."""
-
-    async def app(scope, receive, send):
-        while (await receive())["more_body"]:
-            pass
-        await send({"type": "http.response.start", "status": 204})
-        await send({"type": "http.response.body"})
-
-    quiet = {"lifespan": "off", "port": 0, "log_level": "critical"}
-    server = uvicorn.Server(uvicorn.Config(app, http=Heads, **quiet))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join()
-
-
-def statuses(port: int, *requests: bytes) -> list[bytes]:
-    """Of the answers on one connection; what is cut off by the other side's end has none."""
-    data = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=SECONDS) as there:
-        try:
-            for request in requests:
-                there.sendall(request)
-                data += there.recv(2**16)
-        except ConnectionError:  # it hung up on what was still to be sent
-            pass
-    return [line.split(b" ")[1] for line in data.splitlines() if line.startswith(b"HTTP/1.1 ")]
-
-
-HEAD = b"POST / HTTP/1.1\r\nHost: here\r\n"
-
-
-def test_a_long_head_and_a_long_body_are_read(port):
-    long = HEAD + b"X: " + b"x" * (MAX_HEAD - 100) + b"\r\n\r\n"
-    body = HEAD + b"Content-Length: 300000\r\n\r\n" + b"x" * 300_000
-    assert statuses(port, long, body, long, body, long) == [b"204"] * 5
-
-
-@pytest.mark.parametrize("line", [b"x" * 1000, b"X: y\r\n" * 100])
-def test_a_head_without_end_is_hung_up_on(port, line):
-    """It took a server 14 seconds to read 50 MB of it, and nobody else was answered meanwhile."""
-    start = time.process_time()  # the server is in this process
-    assert statuses(port, HEAD + b"X: " + line * 50_000) in ([], [b"400"])
-    assert time.process_time() - start < 5
-    assert statuses(port, HEAD + b"\r\n") == [b"204"]
 
 
 def test_the_schema_says_what_is_answered(local):

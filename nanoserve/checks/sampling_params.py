@@ -28,7 +28,7 @@ BAD = {
     "top_k": (*NO_NUMBER, None, -2, 1.0),
     "top_p": (*NO_NUMBER[1:], None, 0, 0.0, -0.1, 1.0001, True),
     "min_p": (*NO_NUMBER, None, -0.1, 1.0001),
-    "repetition_penalty": (*NO_NUMBER, None, 0, 0.0, -1.0),
+    "repetition_penalty": (*NO_NUMBER, None, 0, 0.0, -1.0, 1e-38, 1e-300),  # scores over it: inf
     "presence_penalty": (*NO_NUMBER, None, -2.1, 2.1),
     "frequency_penalty": (*NO_NUMBER, None, -2.1, 2.1),
     "seed": (*NO_NUMBER, 1.0, 2**63, -(2**63) - 1),
@@ -44,7 +44,7 @@ GOOD = {
     "top_k": (-1, 0, 1, 10**9),
     "top_p": (1, 1e-9),
     "min_p": (0, 1),
-    "repetition_penalty": (1, 0.1, 9.0),
+    "repetition_penalty": (1, 0.1, 1e-6, 9.0),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "seed": (None, 0, -1, 2**63 - 1, -(2**63)),

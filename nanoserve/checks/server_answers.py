@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 
-from nanoserve.checks.common import agree, attempt
+from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.engine_texts import PROMPTS
 from nanoserve.checks.server_heard import streamed, whole
 from nanoserve.checks.server_local import MODEL, Local, apart
@@ -135,6 +135,7 @@ def check_chat(client: openai.OpenAI, talk: list, right: RequestOutput) -> None:
         choice, usage = answer.choices[0], answer.usage
         agree(f"{what}: text", choice.message.content, right.text)
         agree(f"{what}: role", choice.message.role, "assistant")
+        holds(f"{what}: a refusal, or null", "refusal" in choice.message.model_fields_set)
         agree(f"{what}: reason", choice.finish_reason, right.finish_reason)
         agree(f"{what}: ids", choice.token_ids, right.token_ids)
         agree(f"{what}: ids of the prompt", answer.prompt_token_ids, right.prompt_token_ids)

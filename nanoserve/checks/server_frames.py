@@ -10,6 +10,7 @@ from nanoserve.checks.common import agree, attempt, holds
 from nanoserve.checks.server_local import apart
 from nanoserve.engine.request import RequestOutput
 from nanoserve.server.answer import EngineError
+from nanoserve.server.protocol import StreamOptions
 from nanoserve.server.stream import DONE, frame, frames, while_there
 from nanoserve.server.wire import Chat
 from nanoserve.server.writer import Writer
@@ -29,7 +30,7 @@ SECOND = [output("x", 1), output("xy", 2, "length")]
 
 def asked(stream: bool = True, usage: bool = False, ids: bool = False, n: int = 1) -> Any:
     """What a request said of the form of its answer."""
-    options = SimpleNamespace(include_usage=True) if usage else None
+    options = StreamOptions(include_usage=True) if usage else None
     return SimpleNamespace(stream=stream, stream_options=options, return_token_ids=ids, n=n)
 
 
@@ -61,7 +62,7 @@ def check_frames() -> None:
         return [part async for part in frames(writer, [said(*outputs)])]
 
     async def left(n: int) -> int:
-        writer = Writer("m", [Chat(None, None) for _ in range(n)], [PROMPT], asked(n=n))
+        writer = Writer("m", [Chat(None, None) for _ in range(n)], [PROMPT] * n, asked(n=n))
         stream = frames(writer, [never() for _ in range(n)])
         for _ in range(n):
             await anext(stream)  # who speaks; the next one waits

@@ -99,6 +99,7 @@ def check_refusals(engine: Engine) -> None:
             for path, body in ((TEXT, {"prompt": "x"}), (CHAT, {"messages": TALK})):
                 check_wrong(local, path, {**body, name: value, "max_tokens": 1}, name)
         check_bodies(local)
+        check_addresses(local)
         agree("requests that came to the engine", local.worker.stats().steps, 0)
         check_accepted(local)
         check_thread(local)
@@ -151,6 +152,14 @@ def check_key(local: Local) -> None:
         agree(f"key {key}: code", error["code"], "invalid_api_key")
     for path in ("/", "/health"):
         agree(f"status of {path}", local.http.get(path).status_code, 200)
+
+
+def check_addresses(local: Local) -> None:
+    """A slash at the end redirects nobody, to another host or without the key; HEAD is a GET."""
+    for path in (TEXT + "/", CHAT + "/"):  # an empty body is refused where it was sent to
+        error_of(f"{path} with nothing in it", local.http.post(path, json={}), 400)
+    for path in ("/", "/health", "/v1/models"):
+        agree(f"status of HEAD {path}", local.http.head(path).status_code, 200)
 
 
 def check_bodies(local: Local) -> None:

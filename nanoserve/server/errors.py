@@ -12,15 +12,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from nanoserve.server.answer import Busy, EngineError, Stopped
+from nanoserve.server.off import OFF
 
 CODES = {
     401: "invalid_api_key",
     404: "not_found",
     405: "method_not_allowed",
     413: "request_too_large",
+    415: "unsupported_encoding",
     429: "rate_limit_exceeded",
 }
 WORDS = {
+    400: "the body is no JSON in UTF-8",
     404: "there is no such address here",
     405: "this address does not answer that method",
 }
@@ -80,6 +83,8 @@ def response(error: Exception) -> JSONResponse:
         headers = {"Retry-After": str(math.ceil(error.retry_after))}
     if isinstance(error, HTTPException):
         headers = error.headers
+    if status == 401:
+        headers = {"WWW-Authenticate": "Bearer"}
     message = str(error)
     if isinstance(error, HTTPException):
         message = WORDS.get(status, error.detail)
@@ -105,16 +110,18 @@ def check_model(name: str | None, served: str) -> None:
 KINDS = re.compile(r"str|int|float|bool|constrained-.*|(list|dict|tuple|function-\w+)\[.*")
 
 
-def path_of(place: tuple) -> str:
-    """The field as one would write it: messages.0.content. Names of types are no part of it."""
-    steps = [str(step) for step in place if not KINDS.fullmatch(str(step))]
-    return ".".join(steps)
+def steps(place: tuple) -> list[str]:
+    """The way to a field: messages, 0, content. Names of types are no part of it."""
+    return [str(step) for step in place if not KINDS.fullmatch(str(step))]
 
 
-def nearness(found: dict[str, Any]) -> tuple[bool, int]:
-    """How well one of pydantic's errors says what was meant, of a value that may be many things."""
-    depth = path_of(found["loc"]).count(".")
-    return not found["type"].endswith("_type"), depth
+def nearness(found: dict[str, Any]) -> tuple[bool, int, bool]:
+    """How well one of pydantic's errors says what was meant, of a value that may be many things.
+
+    What is there and not wanted says more than what is missing: a call of a tool has no content.
+    """
+    depth = len(steps(found["loc"]))
+    return not found["type"].endswith("_type"), depth, found["type"] != "missing"
 
 
 def of_validation(error: RequestValidationError, path: str) -> APIError:
@@ -128,24 +135,28 @@ def of_validation(error: RequestValidationError, path: str) -> APIError:
         why = found[0].get("ctx", {}).get("error", "")
         return APIError(400, f"the body is no JSON: {why}", code="invalid_json")
     first = max(found, key=nearness)
-    param = path_of(first["loc"][1:])  # without "body"
-    if not param:
+    place, extra = first["loc"][1:], first["type"] == "extra_forbidden"  # without "body"
+    if not place:
         why = first["msg"].removeprefix("Value error, ")
         if first["type"] != "value_error":
             why = "the body must be a JSON object, sent as Content-Type: application/json"
         named = why.partition(" ")[0]
         return APIError(400, why, param=named if "_" in named else None)
-    if first["type"] == "extra_forbidden":
-        from nanoserve.server.protocol import OFF, ChatRequest, CompletionRequest
+    # A field that somebody made up may have any name, that of a type too, or none.
+    param = ".".join([*steps(place[:-1]), str(place[-1])]) if extra else ".".join(steps(place))
+    if extra:
+        from nanoserve.server.protocol import ChatRequest, CompletionRequest
 
         why = "not built here, leave it out"
         if param.rpartition(".")[2] not in OFF:
             form = ChatRequest if "/chat/" in path else CompletionRequest
             near = difflib.get_close_matches(param, form.model_fields, 1, 0.7)
             why = "there is no such field" + (f", is it {near[0]}?" if near else "")
+    elif place[0] == "prompt" and first["type"].endswith("_type"):  # of one of its four kinds
+        why, param = "is no text, no ids, and no list of texts or of lists of ids", "prompt"
     else:
         why = first["msg"].removeprefix("Value error, ")
-    return APIError(400, f"{param}: {why}", param=param)
+    return APIError(400, f"{param or repr(param)}: {why}", param=param)
 
 
 def install(app: FastAPI) -> None:

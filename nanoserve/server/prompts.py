@@ -11,10 +11,13 @@ Asked = CompletionRequest | ChatRequest
 
 
 class Reader:
-    """Makes ids of prompts. `room` is how many tokens prompt and answer may have together."""
+    """Makes ids of prompts.
 
-    def __init__(self, tokenizer: Any, room: int):
-        self.tokenizer, self.room = tokenizer, room
+    `room` is how many tokens prompt and answer may have together, `vocab` how many kinds there are.
+    """
+
+    def __init__(self, tokenizer: Any, room: int, vocab: int):
+        self.tokenizer, self.room, self.vocab = tokenizer, room, vocab
         names = tokenizer.library.get_vocab() if tokenizer else [""]
         self.longest = max(map(len, names))  # characters that one token can stand for
 
@@ -65,6 +68,10 @@ class Reader:
     def params(self, asked: Asked) -> list[SamplingParams]:
         """The params of each of the `n` answers to a prompt. With a seed, each has its own."""
         params = asked.params()
+        for token in params.stop_token_ids:  # one that cannot come would be read and ignored
+            if token >= self.vocab:
+                why = f"stop_token_ids: {token} is outside the vocabulary of {self.vocab}"
+                raise APIError(400, why, param="stop_token_ids")
         if isinstance(asked, ChatRequest) and self.tokenizer and not params.ignore_eos:
             ends = (*params.stop_token_ids, *self.tokenizer.turn_ends())
             params = replace(params, stop_token_ids=ends)

@@ -11,53 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from nanoserve.sampling import SamplingParams
 from nanoserve.server.errors import APIError
+from nanoserve.server.off import OFF
 from nanoserve.text import valid
 
 MOST_CHOICES = 64  # answers to one request: prompts times n
 MOST_LOGPROBS = 20
-
-OFF: dict[str, tuple] = {  # field: what it may say
-    "allowed_token_ids": ([],),
-    "annotations": ([],),
-    "audio": (),
-    "bad_words": ([],),
-    "best_of": (1,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "include_obfuscation": (False,),
-    "include_stop_str_in_output": (False,),
-    "length_penalty": (1, 1.0),
-    "logit_bias": ({},),
-    "metadata": ({},),
-    "modalities": (["text"],),
-    "moderation": (),
-    "name": (),
-    "parallel_tool_calls": (True, False),
-    "prediction": (),
-    "priority": (0,),
-    "prompt_cache_options": (),
-    "prompt_cache_retention": (),
-    "prompt_logprobs": (0,),
-    "reasoning_effort": ("none",),
-    "refusal": (),
-    "response_format": ({"type": "text"},),
-    "service_tier": ("auto", "default"),
-    "skip_special_tokens": (True,),
-    "store": (False,),
-    "suffix": ("",),
-    "tool_calls": ([],),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "truncate_prompt_tokens": (),
-    "use_beam_search": (False,),
-    "verbosity": ("medium",),
-    "web_search_options": (),
-}
 
 
 def is_off(name: str, value: Any) -> bool:
@@ -106,6 +64,7 @@ class StreamOptions(Strict):
     """What a stream has besides."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False  # vLLM's: in every chunk, so far
 
 
 Stop = Annotated[Text, Field(min_length=1, max_length=256)]
@@ -139,6 +98,9 @@ class Asked(Strict):
         """stream_options without a stream would be read and ignored."""
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is for a stream: set stream, or leave it out")
+        options = self.stream_options or StreamOptions()
+        if options.continuous_usage_stats and not options.include_usage:
+            raise ValueError("continuous_usage_stats needs include_usage: set it to true")
         return self
 
     def given(self) -> dict[str, Any]:

@@ -9,40 +9,16 @@ from typing import Any
 
 import torch
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.engine.llm import engine_on
 from nanoserve.server.app import create_app
+from nanoserve.server.gate import check_api_key
+from nanoserve.server.heads import Heads
 from nanoserve.server.worker import AsyncEngine
 
 GRACE = 30.0  # seconds that requests have to end once the server is told to
 KEEP_ALIVE = 75  # longer than clients keep a connection: it is they who close it
-MAX_HEAD = 2**16  # bytes of a request before its body, and as much again that has come by then
-
-
-class Heads(HttpToolsProtocol):
-    """uvicorn's, which hangs up on a head that does not end.
-
-    httptools joins a header to what it has of it with every piece that comes: in 50 MB that is
-    14 seconds, in which the event loop does nothing for anybody else.
-    """
-
-    open, size = False, 0  # whether a head is being read, and its bytes so far
-
-    def on_message_begin(self) -> None:
-        self.open, self.size = True, 0
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self.open = False
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self.size += len(data)
-        if self.open and self.size > MAX_HEAD and not self.transport.is_closing():
-            self.send_400_response(f"The headers are over {MAX_HEAD} bytes.")
 
 
 class Server(uvicorn.Server):
@@ -112,6 +88,7 @@ def serve(
     settings: dict[str, Any],
 ) -> None:
     """Serve a checkpoint until the process is told to end. ValueError before any work."""
+    check_api_key(api_key)
     listener = bound(host, port)  # before the weights are read, which takes its time
     path = checkpoint_path(checkpoint)
     # On a GPU it is not the processor's threads that step, and more of them load faster.
@@ -123,6 +100,7 @@ def serve(
     config = uvicorn.Config(
         app,
         http=Heads,
+        ws="none",
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(GRACE) + 5,

@@ -16,7 +16,8 @@ class Service:
     def __init__(self, worker: AsyncEngine, model: str):
         self.worker, self.model = worker, model
         self.tokenizer = worker.engine.tokenizer
-        self.reader = Reader(self.tokenizer, worker.engine.max_model_len)
+        engine = worker.engine
+        self.reader = Reader(self.tokenizer, engine.max_model_len, engine.model.config.vocab_size)
 
     async def submit(
         self, asked: Asked, held: AsyncExitStack, ids: Sequence[int], params: SamplingParams

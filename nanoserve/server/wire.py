@@ -65,7 +65,8 @@ class Chat:
         return {"delta": {"content": text} if text else {}}
 
     def message(self, text: str) -> dict[str, Any]:
-        return {"message": {"role": "assistant", "content": text}}
+        # OpenAI's schema wants a refusal wherever a content is, and clients check it.
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def logprobs(self, ids: Sequence[int], rows: Rows) -> dict[str, Any]:
         """Of the next tokens: each with its bytes, and with the likeliest in its place."""
@@ -74,7 +75,7 @@ class Chat:
             top = [self.entry(i, logprob) for i, logprob in best(row, self.count)]
             content.append(self.entry(token, row[token]) | {"top_logprobs": top})
             self.names.place += 1
-        return {"content": content}
+        return {"content": content, "refusal": None}
 
     def entry(self, token: int, logprob: Logprob) -> dict[str, Any]:
         text, data = self.names.text(token), self.names.data(token)

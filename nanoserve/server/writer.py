@@ -27,9 +27,10 @@ class Choices:
         asked: Any,
     ):
         self.forms, self.prompts, self.asked = forms, prompts, asked
-        self.told = [RequestOutput("", [], [])] * len(forms)
+        self.told = [RequestOutput("", [*ids], []) for ids in prompts]
         options = asked.stream_options
         self.counts = options is not None and options.include_usage
+        self.always = self.counts and options.continuous_usage_stats
         self.head = {
             "id": forms[0].prefix + uuid.uuid4().hex,
             "object": forms[0].chunk if asked.stream else forms[0].whole,
@@ -38,8 +39,12 @@ class Choices:
         }
 
     def chunk(self, *choices: dict, **more: Any) -> dict:
-        """Head and choices; usage is null in all chunks but its own."""
+        """Head and choices; usage is null in all chunks but its own,
+        unless it is wanted, so far, in all of them.
+        """
         empty = {"usage": None} if self.counts else {}
+        if self.always:
+            empty = {"usage": usage(self.told, self.asked.n)}
         return self.head | {"choices": list(choices)} | empty | more
 
     def choice(self, i: int, body: dict) -> dict:
