@@ -98,9 +98,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def check_writable(file: Path) -> None:
-    """ValueError where it is not: told before an hour of work."""
+    """ValueError where it is not: told before an hour of work. It stays as it is, or missing."""
+    new = not file.exists()
     try:
         file.open("a").close()  # a folder could be touched
+        if new:
+            file.unlink()
     except OSError as error:
         raise ValueError(f"--json {file} cannot be written ({error.strerror})") from None
 
