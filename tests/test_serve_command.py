@@ -125,7 +125,6 @@ def test_a_port_that_is_taken_is_named_before_the_model_is_read(folder, capsys, 
         (["--host", "no.such.host.invalid"], "no.such.host.invalid"),
         (["--port", "0", "--max-waiting", "-1"], "max_waiting"),
         (["--port", "0", "--block-size", "0"], "block_size"),
-        (["--port", "0", "--api-key", ""], "the API key is empty"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(folder, arguments, word, capsys):

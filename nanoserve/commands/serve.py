@@ -19,9 +19,7 @@ def add(commands) -> None:
     about = "0 takes any that is free; default 8000"
     parser.add_argument("--port", type=int, default=8000, help=about)
     about = "who does not send it gets no answer; default NANOSERVE_API_KEY, where that is set"
-    parser.add_argument(
-        "--api-key", default=os.environ.get("NANOSERVE_API_KEY") or None, help=about
-    )
+    parser.add_argument("--api-key", default=os.environ.get("NANOSERVE_API_KEY"), help=about)
     about = "requests that may wait; one more is told to come back later; default 64"
     parser.add_argument("--max-waiting", type=int, default=64, help=about)
     add_engine(parser)
@@ -44,6 +42,6 @@ def run(args: argparse.Namespace) -> None:
     spin_briefly()
     from nanoserve.server.run import serve
 
-    names = ("host", "port", "api_key", "max_waiting", "device")
-    given = {name: getattr(args, name) for name in names}
-    serve(args.checkpoint, engine_settings(args), **given)
+    settings = engine_settings(args)
+    where = args.host, args.port, args.api_key, args.max_waiting, args.device
+    serve(args.checkpoint, *where, settings)

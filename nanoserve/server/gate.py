@@ -19,7 +19,7 @@ class Gate:
 
     def __init__(self, app: ASGIApp, api_key: str | None = None, max_body: int = MAX_BODY):
         self.app, self.max_body = app, max_body
-        self.wanted = None if api_key is None else f"Bearer {api_key}".encode()
+        self.wanted = api_key and f"Bearer {api_key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

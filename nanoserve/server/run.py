@@ -106,33 +106,27 @@ def alone() -> Iterator[None]:
 
 def serve(
     checkpoint: str | None,
-    settings: dict[str, Any],
-    *,
     host: str,
     port: int,
     api_key: str | None,
     max_waiting: int,
     device: str,
+    settings: dict[str, Any],
 ) -> None:
-    """Serve a checkpoint, by an engine of these settings, until the process is told to end.
-
-    ValueError, before anybody is answered, for what cannot be honoured.
-    """
-    if api_key == "":
-        raise ValueError("the API key is empty: leave it out, and nobody needs one")
-    with bound(host, port) as listener:  # before the weights are read, which takes its time
-        path = checkpoint_path(checkpoint)
-        # On a GPU it is not the processor's threads that step, and more of them load faster.
-        with alone() if device.startswith("cpu") else nullcontext():
-            engine = engine_on(device)(path, **settings)
-        app = create_app(engine, path.name, api_key=api_key, max_waiting=max_waiting)
-        port, name = listener.getsockname()[1], f"[{host}]" if ":" in host else host
-        ready = f"{path.name}: http://{name}:{port}/ to chat, http://{name}:{port}/v1 for clients"
-        config = uvicorn.Config(
-            app,
-            http=Heads,
-            log_level="warning",
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=int(GRACE) + 5,
-        )
-        Server(config, app.state.worker, f"{ready}; Ctrl-C ends it").run([listener])
+    """Serve a checkpoint until the process is told to end. ValueError before any work."""
+    listener = bound(host, port)  # before the weights are read, which takes its time
+    path = checkpoint_path(checkpoint)
+    # On a GPU it is not the processor's threads that step, and more of them load faster.
+    with alone() if device.startswith("cpu") else nullcontext():
+        engine = engine_on(device)(path, **settings)
+    app = create_app(engine, path.name, api_key=api_key, max_waiting=max_waiting)
+    port, name = listener.getsockname()[1], f"[{host}]" if ":" in host else host
+    ready = f"{path.name}: http://{name}:{port}/ to chat, http://{name}:{port}/v1 for clients"
+    config = uvicorn.Config(
+        app,
+        http=Heads,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(GRACE) + 5,
+    )
+    Server(config, app.state.worker, f"{ready}; Ctrl-C ends it").run([listener])
