@@ -14,7 +14,7 @@ PYTHON ?= python3
 # Whatever is set here, and wherever the folder was moved to: no script of .venv is run, its first
 # line holds the old place.
 RUN := .venv/bin/python -E book/environment.py
-IN_A_BROWSER := $(addprefix tests/test_,site.py site_walk.py site_figures.py pdf.py lab.py)
+IN_A_BROWSER := $(addprefix tests/test_,site.py site_walk.py site_figures.py site_every_figure.py pdf.py lab.py)
 # For kernels without a GPU; torch brings its own with one. Apart: nanoserve/kernels/__init__.py
 TRITON := triton==3.9.0
 CHECKPOINTS := smollm2-135m llama-3.2-1b-twin

@@ -4,7 +4,7 @@ Importing this imports nothing else: `from nanoserve.model import Llama` is wher
 `from nanoserve import LLM, SamplingParams` is the engine of it.
 
     the model       config, loader, layers, model: read in this order
-    its text        generate, cache, sampling; text, with spelling and template; chat
+    its text        generate, cache, sampling, params; text, with spelling and template; chat
     several         batch (packed into one row), together (written in one pass a token)
     its price       cost, products (by another library), forecast (of this machine)
     engine/         many texts at once: pool, blocks, scheduler, runner, engine, llm

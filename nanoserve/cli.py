@@ -10,9 +10,11 @@ from nanoserve.commands import bench, chat, cost, download, generate, serve
 from nanoserve.commands.common import say
 
 COMMANDS = (download, generate, chat, serve, bench, cost)
-# The extra that brings a package, where it is another than text.
-EXTRAS = {"transformers": "reference", "tqdm": "download", "huggingface_hub": "download"}
-EXTRAS |= dict.fromkeys(("fastapi", "uvicorn", "prometheus_client", "httpx"), "server")
+# The extra that brings a package, as pyproject.toml has them, where it is another than text.
+EXTRAS = {"transformers": "reference", "triton": "gpu"}
+EXTRAS |= dict.fromkeys(("tqdm", "huggingface_hub", "gguf", "numpy"), "download")
+SERVER = ("fastapi", "starlette", "pydantic", "uvicorn", "httptools", "prometheus_client", "httpx")
+EXTRAS |= dict.fromkeys(SERVER, "server")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -42,6 +42,28 @@ def address():
 
 
 @pytest.fixture
+def opened(browser):
+    """A function that opens a page from its file and gives a figure of it; nothing may complain."""
+    from site_browser import listen
+    from site_visit import SITE, WIDE, listed
+
+    contexts, log = [], []
+
+    def open_figure(name: str, selector: str, **settings):
+        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | settings)
+        contexts.append(context)
+        page = context.new_page()
+        listen(page, log, [])
+        page.goto(f"{SITE.as_uri()}/{name}.html")
+        return page, page.locator(selector).first
+
+    yield open_figure
+    for context in contexts:
+        context.close()
+    assert not log, listed(log)
+
+
+@pytest.fixture
 def package(tmp_path, monkeypatch):
     """An empty folder that stands for nanoserve; what was imported from the real one is hidden."""
     for name in [name for name in sys.modules if name.split(".")[0] == "nanoserve"]:

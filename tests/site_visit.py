@@ -161,3 +161,8 @@ def weight(path: Path) -> tuple[int, int]:
 def listed(items: list) -> str:
     """A failed check's finds, one a line, ten at most."""
     return "\n" + "\n".join(json.dumps(item, ensure_ascii=False) for item in items[:10])
+
+
+def said(figure) -> str:
+    """What a figure says in words."""
+    return figure.locator(".say").inner_text()

@@ -101,3 +101,21 @@ def test_a_gpu_that_is_not_there_is_told_of(model):
         LLM("smollm2-135m", device="cuda", blocks=3)
     with pytest.raises(TypeError, match="dtype"):  # the plain engine is in the model's
         LLM("smollm2-135m", dtype="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"device": "cuda:x"}, "device is 'cuda:x', wanted cpu or cuda"),
+        ({"device": "cpu"}, "device is 'cpu', and this engine is for cuda"),
+        ({"gpu_memory_utilization": "most"}, "over 0, and 1 at most, got 'most'"),
+        ({"gpu_memory_utilization": 0}, "over 0, and 1 at most, got 0"),
+    ],
+)
+def test_a_device_or_a_share_that_is_none_is_refused_before_the_model_is_read(
+    settings, said, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("nanoserve.engine.gpu.opened", lambda model: pytest.fail("it was read"))
+    with pytest.raises(ValueError, match=said):
+        GPUEngine("a name", **settings)

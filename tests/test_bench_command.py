@@ -128,6 +128,14 @@ def test_what_cannot_be_is_refused_before_it_runs(made, arguments, said, capsys,
     assert said in capsys.readouterr().err
 
 
+def test_a_run_that_is_refused_leaves_no_file_and_takes_none_away(made, tmp_path):
+    new, old = tmp_path / "new.json", tmp_path / "old.json"
+    old.write_text("kept")
+    for file in (new, old):
+        assert run(made[0], "--block-size", "0", "--json", str(file)) == 1
+    assert not new.exists() and old.read_text() == "kept"
+
+
 def test_a_small_vocabulary_is_refused():
     with pytest.raises(ValueError, match="the model knows 97 tokens"):
         workload("chat", 1, 0, 64, 97)

@@ -141,6 +141,9 @@ def test_one_that_does_not_end_is_a_failure_after_its_time(made, capsys):
     [
         (("--checkpoint", "x"), "--checkpoint is for an engine here"),
         (("--num-blocks", "4"), "--num-blocks is for an engine here"),
+        (("--no-enable-prefix-caching",), "--enable-prefix-caching is for an engine here"),
+        (("--device", "cuda"), "--device is for an engine here"),
+        (("--dtype", "float16"), "--dtype is for an engine here"),
         (("--workload", "chat"), "the turns of a chat wait for each other"),
         (("--requests", "0"), "requests must be 1 or more, got 0"),
         (("--rate", "0"), "--rate must be over 0"),

@@ -1,5 +1,6 @@
 """What an engine is wrongly asked for is refused before any work, and says what is wanted."""
 
+import numpy as np
 import pytest
 import torch
 from tiny import save_tiny
@@ -48,6 +49,12 @@ def test_what_is_no_prompt_or_no_params(llm, prompts, params, said):
         llm.generate(prompts, params)
     assert said in str(refused.value)
     assert not llm.engine.has_unfinished()
+
+
+def test_ids_may_be_numpys(llm):
+    (mine,) = llm.generate([*np.array([1, 2, 3])], GREEDY)
+    (wanted,) = llm.generate([1, 2, 3], GREEDY)
+    assert mine.token_ids == wanted.token_ids and mine.prompt_token_ids == [1, 2, 3]
 
 
 @pytest.mark.parametrize("chats", [None, {"role": "user", "content": "x"}, "hello"])

@@ -1,50 +1,14 @@
-"""The figures that answer to a reader, by mouse, touch and keyboard, and without any script.
-
-What holds for all of them is asked of each that a notebook shows (book/_static/README.md).
-"""
+"""The figures that answer to a reader, one by one: what each says to a mouse, a finger, a key."""
 
 import re
 
 import pytest
-from site_browser import listen
-from site_visit import CHAPTERS, NARROW, ROOT, SITE, WIDE, listed, missing
+from site_visit import NARROW, missing, said
 
 REASON = missing()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 ROPE, GQA = "book/day04", "book/day06"
 ROOFLINE, SCHEDULER, LOAD = "book/day11", "book/day16", "book/day21"
-NAMES = sorted(path.stem for path in (ROOT / "book/_static").glob("*.html"))
-FIGURES = [
-    (f"book/{path.stem}", f".{name}-figure")
-    for path in sorted((ROOT / "book").glob("*.ipynb"))
-    for name in NAMES
-    if f"_static/{name}.html" in path.read_text("utf-8")
-]
-CONTROLS = "svg[role=slider], input[type=range], select, button, input"
-every_figure = pytest.mark.parametrize("name, selector", FIGURES)
-
-
-@pytest.fixture
-def opened(browser):
-    """A function that opens a page from its file and gives a figure of it; nothing may complain."""
-    contexts, log = [], []
-
-    def open_figure(name: str, selector: str, **settings):
-        context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce"} | settings)
-        contexts.append(context)
-        page = context.new_page()
-        listen(page, log, [])
-        page.goto(f"{SITE.as_uri()}/{name}.html")
-        return page, page.locator(selector).first
-
-    yield open_figure
-    for context in contexts:
-        context.close()
-    assert not log, listed(log)
-
-
-def said(figure) -> str:
-    return figure.locator(".say").inner_text()
 
 
 def score(figure) -> float:
@@ -189,40 +153,3 @@ def test_the_load_is_turned_up_by_keys_and_the_loop_is_closed_with_a_finger(open
     assert figure.locator("input.load").is_disabled()
     figure.locator("button.anew").press("Enter")
     assert "80% of capacity" in said(figure) and not figure.locator("input.stop").is_checked()
-
-
-@every_figure
-def test_without_a_script_the_figure_still_says_something(opened, name, selector):
-    _, figure = opened(name, selector, java_script_enabled=False)
-    assert len(said(figure)) > 30
-    assert figure.locator("svg").first.locator("path, line, circle, rect").count() > 5
-    assert not any(control.is_visible() for control in figure.locator(CONTROLS).all())
-
-
-@every_figure
-def test_on_a_telephone_the_figure_fits_and_answers_to_a_finger(opened, name, selector):
-    _, figure = opened(name, selector, viewport=NARROW, has_touch=True)
-    box = figure.bounding_box()
-    assert box["x"] >= 0 and box["x"] + box["width"] <= NARROW["width"]
-    assert figure.evaluate("node => node.scrollWidth <= node.clientWidth")
-    control, before = figure.locator(CONTROLS).first, said(figure)
-    control.scroll_into_view_if_needed()
-    size = control.bounding_box()
-    control.tap(position={"x": 0.85 * size["width"], "y": 0.5 * size["height"]})
-    assert said(figure) != before
-
-
-@every_figure
-def test_the_first_control_answers_to_the_keyboard_and_is_heard(opened, name, selector):
-    page, figure = opened(name, selector)
-    before = said(figure)
-    figure.locator(CONTROLS).first.focus()
-    page.keyboard.press("ArrowLeft")
-    assert said(figure) != before
-    heard = figure.locator(".say")
-    assert heard.get_attribute("aria-live") == "polite" or heard.get_attribute("role") == "status"
-
-
-def test_the_figures_are_where_these_tests_look():
-    assert {selector for _, selector in FIGURES} == {f".{name}-figure" for name in NAMES}
-    assert {ROPE, GQA, ROOFLINE} <= {name for name, _ in FIGURES} <= set(CHAPTERS)

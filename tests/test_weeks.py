@@ -14,13 +14,13 @@ BOOK = Path(__file__).resolve().parent.parent / "book"
 TITLES = """
 import json
 from pathlib import Path
-import bench, bench_engine
+import bench, bench_engine, bench_tokens
 
 one = {"token": [1.0], "anonymous": [1.0], "rate": [1.0], "equal": [1.0], "share": [1.0]}
-one |= {"seconds": [1.0], **{str(n): [1.0] for n in bench.TEXTS}}
+one |= {"seconds": [1.0], **{str(n): [1.0] for n in bench_tokens.TEXTS}}
 each = lambda names: dict.fromkeys(names, one)
 measured = json.loads(Path("bench.json").read_text("utf-8")) | {
-    "cache": {"step": each(bench.STEPS), "memory": each(("ours", "formula"))},
+    "cache": {"step": each(bench_tokens.STEPS), "memory": each(("ours", "formula"))},
     "batch": each(("ours", "hf-eager")),
     "engine": {"mix": each(bench_engine.CONTESTANTS), "python": each(("ours",)),
                "chat": each(("cached", "plain"))},

@@ -2,8 +2,8 @@
 
 Week 1 has the block (Days 2 to 7); from Day 8 on it is the engine around it, whose words are large
 enough for a telephone. `python book/figures/strip.py` writes strip-day02.svg to strip-day26.svg
-beside this file, from diagrams.py block.svg, engine.svg, harness.svg, week2.svg to week4.svg and
-threads.svg, and from whole.py whole.svg; `--check` says which of them differ.
+beside this file, from diagrams.py block.svg, engine.svg and harness.svg, from weeks.py week2.svg to
+week4.svg and threads.svg, and from whole.py whole.svg; `--check` says which of them differ.
 """
 
 import sys
@@ -14,8 +14,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from diagrams import block, engine, harness, threads, week2, week3, week4  # noqa: E402
+from diagrams import block, engine, harness  # noqa: E402
 from draw import Drawing  # noqa: E402
+from weeks import threads, week2, week3, week4  # noqa: E402
 from whole import whole  # noqa: E402
 
 DAYS = range(2, 27)

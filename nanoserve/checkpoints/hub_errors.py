@@ -18,7 +18,8 @@ PROXY_FROM = "A proxy is taken from HTTPS_PROXY."
 def explained(repo: str, part: Path | None = None) -> Iterator[None]:
     """Turn the errors of huggingface_hub and of the network into DownloadError.
 
-    `part` is the file that was being written. Errors of the disk pass through unchanged.
+    `part` is the file that was being written; one that came in another size goes. Errors of the
+    disk pass through unchanged.
     """
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -33,6 +34,8 @@ def explained(repo: str, part: Path | None = None) -> Iterator[None]:
     except Exception as error:
         if not (text := network(error, part)):
             raise
+        if part and other_size(error):
+            part.unlink(missing_ok=True)
         raise DownloadError(text) from error
 
 
@@ -111,13 +114,16 @@ def another(response) -> str:
     return ""
 
 
+def other_size(error: Exception) -> bool:
+    """Whether this is the library's error for a file that has come in another size."""
+    return isinstance(error, OSError) and "Consistency check failed" in str(error)
+
+
 def network(error: Exception, part: Path | None) -> str:
     """What a failure of the connection means; "" for an error that is none."""
-    if isinstance(error, OSError) and "Consistency check failed" in str(error):
+    if other_size(error):
         sizes = re.search(r"should be of size (\d+) but has size (\d+)", str(error))
         wanted, found = sizes.groups() if sizes else ("?", "?")
-        if part:
-            part.unlink(missing_ok=True)
         return (
             f"A file arrived with {found} bytes, and the hub says {wanted}; it was thrown away. "
             f"Run the same command again; the other files are kept. {BETWEEN}"

@@ -2,34 +2,30 @@
 
 import argparse
 import json
-import os
-import platform
-import statistics
-from datetime import datetime, timezone
 from pathlib import Path
 
-from nanoserve import __version__
 from nanoserve.checkpoints import checkpoint_path
 from nanoserve.checkpoints.catalog import DEFAULT
 from nanoserve.commands import bench_url
+from nanoserve.commands.bench_report import line, machine, numbers
 from nanoserve.commands.common import add_engine, engine_settings, say
 
+BAR = 1e-4  # of the largest logit: margins that other orders of adding can turn over
 BAR_OF_HALVES = 5e-2  # the same in bf16 and fp16, which keep 8 and 11 bits
-LENGTHS = """\
+EXAMPLE = """\
 example: nanoserve bench --requests 8 --longest 64 --hf
 
 That takes half a minute on a laptop's CPU. What is measured if nothing is given, 2,200 new tokens,
 takes a minute or two, and several times as long with --hf. nano-vllm's 256 requests want 134,000
 new tokens: more than an hour on a CPU, and seconds on a GPU.
 """
-BAR = 1e-4  # of the largest logit: margins that other orders of adding can turn over
 
 
 def add(commands) -> None:
     """The arguments of `nanoserve bench`."""
     about = "measure the engine on this machine, or a server at --url"
-    kind = argparse.RawDescriptionHelpFormatter  # keeps the lines of LENGTHS
-    given = {"help": about, "description": about, "epilog": LENGTHS, "formatter_class": kind}
+    kind = argparse.RawDescriptionHelpFormatter  # keeps the lines of EXAMPLE
+    given = {"help": about, "description": about, "epilog": EXAMPLE, "formatter_class": kind}
     parser = commands.add_parser("bench", **given)
     parser.set_defaults(run=run)
     parser.add_argument("--checkpoint", help=f"a name or a folder; default {DEFAULT}")
@@ -54,8 +50,6 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print a line for each contestant. ValueError where texts differ, CheckpointError too."""
-    from nanoserve.bench.clock import time_engine
-    from nanoserve.bench.workloads import workload
     from nanoserve.engine.llm import engine_on
 
     if args.json:
@@ -64,43 +58,63 @@ def run(args: argparse.Namespace) -> None:
         return bench_url.run(args)
     bench_url.refuse(args)
     path, settings = checkpoint_path(args.checkpoint), engine_settings(args)
-    if args.hf and args.temperature:
-        raise ValueError("--hf compares texts, so both are greedy: leave --temperature out, or 0")
-    temperature = args.temperature
-    if temperature is None:
-        temperature = 0.0 if args.hf else 0.6
-    args.workload = args.workload or "chat"
+    name, temperature = args.workload or "chat", temperature_of(args)
     engine = engine_on(args.device)(path, **settings)
-    vocabulary = engine.model.config.vocab_size
-    asked = workload(args.workload, args.requests, args.seed, args.longest, vocabulary)
-    check_lengths(engine, asked)
-    other = workload(args.workload, 2, args.seed + 1, args.longest, vocabulary)
-    time_engine(engine, other, temperature, lambda new: None)  # warm, by other prompts
-    waits = args.workload == "chat"  # nano-vllm's is of throughput alone
-    with progress(asked, "nanoserve") as bar:
-        ours = time_engine(engine, asked, temperature, bar.update, waits)
-    engine.audit()
-    runs = {"nanoserve": ours}
-    print(line("nanoserve", ours), flush=True)
-    apart = {}
+    asked, other = drawn(name, args, engine)
+    runs = {"nanoserve": timed(engine, asked, other, temperature, name)}
+    print(line("nanoserve", runs["nanoserve"]), flush=True)
+    weight, apart = engine.model.embed.weight, {}
     if args.hf:
-        weight, rows = engine.model.embed.weight, engine.scheduler.max_num_seqs
+        rows = engine.scheduler.max_num_seqs
         apart = beside(path, asked, other, runs, rows, weight.device, weight.dtype)
     if args.json:
-        found = {name: numbers(run) for name, run in runs.items()}
-        told = {"checkpoint": path.name, "workload": args.workload, "requests": args.requests}
+        found = {who: numbers(run) for who, run in runs.items()}
+        told = {"checkpoint": path.name, "workload": name, "requests": args.requests}
         told |= {"longest": args.longest, "seed": args.seed, "temperature": temperature}
         told |= {"engine": settings, "machine": machine(), "runs": found, "apart": apart}
         args.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
-    bar = BAR if engine.model.embed.weight.itemsize == 4 else BAR_OF_HALVES
+    bar = BAR if weight.itemsize == 4 else BAR_OF_HALVES
     if wrong := [what for what, margin in apart.items() if margin > bar]:
         raise ValueError(f"the texts of HuggingFace are others: {'; '.join(wrong)}")
 
 
+def temperature_of(args: argparse.Namespace) -> float:
+    """What was given, or the workload's own. ValueError where texts are to be compared."""
+    if args.hf and args.temperature:
+        raise ValueError("--hf compares texts, so both are greedy: leave --temperature out, or 0")
+    usual = 0.0 if args.hf else 0.6
+    return usual if args.temperature is None else args.temperature
+
+
+def drawn(name: str, args: argparse.Namespace, engine) -> tuple[list, list]:
+    """The workload, and two requests of another seed to warm up by. ValueError for what is none."""
+    from nanoserve.bench.workloads import workload
+
+    vocabulary = engine.model.config.vocab_size
+    asked = workload(name, args.requests, args.seed, args.longest, vocabulary)
+    check_lengths(engine, asked)
+    return asked, workload(name, 2, args.seed + 1, args.longest, vocabulary)
+
+
+def timed(engine, asked, other, temperature: float, name: str):
+    """The engine's Run of a workload, once it is warm and with a bar over it; then an audit."""
+    from nanoserve.bench.clock import time_engine
+
+    time_engine(engine, other, temperature, lambda new: None)
+    waits = name == "chat"  # nano-vllm's is of throughput alone
+    with progress(asked, "nanoserve") as bar:
+        run = time_engine(engine, asked, temperature, bar.update, waits)
+    engine.audit()
+    return run
+
+
 def check_writable(file: Path) -> None:
-    """ValueError where it is not: told before an hour of work."""
+    """ValueError where it is not: told before an hour of work. It stays as it is, or missing."""
+    new = not file.exists()
     try:
         file.open("a").close()  # a folder could be touched
+        if new:
+            file.unlink()
     except OSError as error:
         raise ValueError(f"--json {file} cannot be written ({error.strerror})") from None
 
@@ -141,49 +155,3 @@ def progress(asked, name: str):
 
     total = sum(turn.new for turns in asked for turn in turns)
     return tqdm(total=total, desc=name, unit=" tokens", leave=False)
-
-
-def line(name: str, run) -> str:
-    """A run in a line."""
-    text = f"{name}: {run.rate:.1f} new tokens/s ({run.new_tokens} in {run.seconds:.1f} s"
-    if run.cached_tokens:
-        text += f", {run.cached_tokens} of {run.prompt_tokens} prompt tokens from the cache"
-    text += ")"
-    if run.first:
-        text += f", first token after {statistics.median(run.first):.2f} s"
-    if run.gaps:
-        text += f", then one in {statistics.median(run.gaps) * 1000:.0f} ms (medians)"
-    return text
-
-
-def numbers(run) -> dict:
-    """A run for JSON: counts, seconds, and percentiles of what a user waits for."""
-    found = {
-        "tokens_per_second": run.rate,
-        "seconds": run.seconds,
-        "new_tokens": run.new_tokens,
-        "prompt_tokens": run.prompt_tokens,
-        "cached_tokens": run.cached_tokens,
-    }
-    for field, waits in (("first_token_seconds", run.first), ("gap_seconds", run.gaps)):
-        if len(waits) > 1:
-            cut = statistics.quantiles(waits, n=100, method="inclusive")
-            found[field] = {"p50": cut[49], "p90": cut[89], "p99": cut[98]}
-    return found
-
-
-def machine() -> dict:
-    """What this was measured on, and when."""
-    import torch
-
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "nanoserve": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-    }

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from nanoserve import __version__
-from nanoserve.commands.common import engine_settings
+from nanoserve.commands.common import given_settings, option
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +31,10 @@ OWN = {"rate": 1.0, "timeout": 600.0, "first_within": 1.0, "pace_within": 0.1}
 
 def settings(args: argparse.Namespace) -> dict[str, float]:
     """The numbers of the test. ValueError for what makes no sense, or would be ignored."""
-    for name in ("checkpoint", "hf", *engine_settings(args)):
-        if getattr(args, name):
-            raise ValueError(f"--{name.replace('_', '-')} is for an engine here, not for --url")
+    ours = [name for name in ("checkpoint", "hf") if getattr(args, name)]
+    ours += ["device"] * (args.device != "cpu") + given_settings(args)
+    if ours:
+        raise ValueError(f"{option(ours[0])} is for an engine here, not for --url")
     if args.workload == "chat":
         raise ValueError(
             "the turns of a chat wait for each other: --url takes nano-vllm's requests"
@@ -45,7 +46,7 @@ def settings(args: argparse.Namespace) -> dict[str, float]:
     found = {name: OWN[name] if value is None else value for name, value in given.items()}
     for name, value in found.items():
         if not 0 < value < float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} must be over 0, got {value}")
+            raise ValueError(f"{option(name)} must be over 0, got {value}")
     return found
 
 
@@ -53,9 +54,7 @@ def refuse(args: argparse.Namespace) -> None:
     """ValueError where an argument of a load test is given without --url."""
     for name in (*OWN, "api_key"):
         if getattr(args, name) is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is for the server at --url: give that too"
-            )
+            raise ValueError(f"{option(name)} is for the server at --url: give that too")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -74,11 +74,21 @@ SETTINGS += ("enable_prefix_caching",)
 ON_A_GPU = ("max_model_len", "dtype")
 
 
+def option(name: str) -> str:
+    """How an argument is written in the command: --num-blocks for num_blocks."""
+    return f"--{name.replace('_', '-')}"
+
+
+def given_settings(args: argparse.Namespace) -> list[str]:
+    """The names of the engine's settings that were given, whatever their values."""
+    return [name for name in (*SETTINGS, *ON_A_GPU) if name in args]
+
+
 def engine_settings(args: argparse.Namespace) -> dict:
     """The engine's settings that were given, by its names. ValueError names what is wrong."""
+    given = given_settings(args)
     if args.device == "cpu":
-        for name in ON_A_GPU:
-            if name in args:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} is of a GPU: leave it out, or give --device cuda")
-    return {n: getattr(args, n) for n in (*SETTINGS, *ON_A_GPU) if n in args}
+        for name in given:
+            if name in ON_A_GPU:
+                raise ValueError(f"{option(name)} is of a GPU: leave it out, or give --device cuda")
+    return {name: getattr(args, name) for name in given}

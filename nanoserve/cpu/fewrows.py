@@ -161,9 +161,9 @@ def use_few_rows(model: Llama, on: bool = True) -> bool:
     for block in model.blocks:
         if plain(block):
             block.__class__ = FewRowsBlock if on else TransformerBlock
-            block.matrices = Matrices()
-            if not on:
-                del block.matrices
+            vars(block).pop("matrices", None)
+            if on:
+                block.matrices = Matrices()
     if isinstance(model.product, FewRowsHead):
         model.product = model.product.many
     if on:

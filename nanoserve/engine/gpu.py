@@ -1,5 +1,6 @@
 """The engine on a GPU: the same rule, the same pool, kernels in the place of the plain runner."""
 
+from numbers import Real
 from os import PathLike
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from nanoserve.cpu import make_fast
 from nanoserve.engine.ahead import AheadEngine
-from nanoserve.engine.asked import check_settings, new_pool
+from nanoserve.engine.asked import check_device, check_settings, new_pool
 from nanoserve.engine.desk import new_scheduler, opened
 from nanoserve.engine.pool import KVPool
 from nanoserve.kernels.fused import FusedLlama
@@ -49,8 +50,8 @@ class GPUEngine(AheadEngine):
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=1 if max_model_len is None else max_model_len,
         )
-        check_device(device, gpu_memory_utilization)
-        check_given(model, dtype)
+        check_card(device, gpu_memory_utilization)
+        check_given(model, device, dtype)
         model, self.tokenizer, self.eos_ids = opened(model)
         self.model = on_the_card(model, device, dtype)
         context = self.model.config.max_position_embeddings
@@ -60,7 +61,7 @@ class GPUEngine(AheadEngine):
             rows = max_num_seqs * -(-longest // block_size)
             share = gpu_memory_utilization
             num_blocks = min(
-                rows, blocks_that_fit(fused, block_size, max_num_batched_tokens, share)
+                rows, blocks_on_the_card(fused, block_size, max_num_batched_tokens, share)
             )
         weight = self.model.embed.weight
         # One block more than the manager knows: what pads a step reads and writes there.
@@ -73,27 +74,30 @@ class GPUEngine(AheadEngine):
         self.begin()
 
 
-def check_device(device: str, share: Any) -> None:
+def check_card(device: Any, share: Any) -> None:
     """ValueError where there is no such GPU, or for a share of its memory that is none."""
+    check_device(device)
     kind, _, number = str(device).partition(":")
     if kind != "cuda":
-        raise ValueError(f"device is {device!r}, wanted cpu or cuda")
+        raise ValueError(f"device is {device!r}, and this engine is for cuda")
     if not torch.cuda.is_available():
         raise ValueError(f"device is {device!r}, and torch {torch.__version__} sees no GPU here")
     if number and int(number) >= torch.cuda.device_count():
         raise ValueError(f"device is {device!r}, and there are {torch.cuda.device_count()} GPUs")
-    if not 0 < share <= 1:
+    if not isinstance(share, Real) or not 0 < share <= 1:
         raise ValueError(f"gpu_memory_utilization must be over 0, and 1 at most, got {share!r}")
 
 
-def check_given(model: Llama | str | PathLike, dtype: str | None) -> None:
-    """ValueError for a dtype that there is not, or that a Llama at hand does not have."""
+def check_given(model: Llama | str | PathLike, device: Any, dtype: str | None) -> None:
+    """ValueError for a dtype that there is not, or a dtype or GPU that a Llama at hand has not."""
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}, wanted one of {', '.join(DTYPES)}")
     if isinstance(model, Llama):
         weight = model.embed.weight
         if not weight.is_cuda:
             raise ValueError("the model is not on a GPU: model.to('cuda') brings it there")
+        if ":" in str(device) and str(weight.device) != str(device):
+            raise ValueError(f"device is {device!r}, and the model is on {weight.device}")
         if dtype is not None and DTYPES[dtype] != weight.dtype:
             raise ValueError(f"dtype is {dtype}, and the model's is {weight.dtype}: leave it out")
 
@@ -107,7 +111,7 @@ def on_the_card(model: Llama, device: str, dtype: str | None) -> Llama:
 
 
 @torch.inference_mode()
-def blocks_that_fit(model: FusedLlama, block_size: int, tokens: int, share: float) -> int:
+def blocks_on_the_card(model: FusedLlama, block_size: int, tokens: int, share: float) -> int:
     """As many as a share of the card's memory leaves, beside weights and a step of `tokens`."""
     config, weight = model.model.config, model.model.embed.weight
     pool = KVPool(config, 1, block_size, weight.dtype, weight.device)

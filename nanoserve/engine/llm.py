@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Integral
 from os import PathLike
 from typing import Any
 
@@ -36,7 +37,7 @@ def one_each(prompts: Sequence, params: Params) -> Sequence[SamplingParams]:
 
 def is_ids(prompt: Sequence) -> bool:
     """Whether this is one prompt's ids, and no list of prompts."""
-    return len(prompt) > 0 and all(isinstance(i, int) for i in prompt)
+    return len(prompt) > 0 and all(isinstance(i, Integral) for i in prompt)
 
 
 def engine_on(device: str) -> Callable[..., Engine]:

@@ -3,10 +3,13 @@
 Built in the book: day16. Edit there, then run book/tangle.py.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from nanoserve.engine.plan import Plan
 from nanoserve.engine.pool import KVPool, Span
+from nanoserve.engine.request import Request
 from nanoserve.model import Llama
 from nanoserve.sampling import Logprob, logprobs_of, process, sample
 
@@ -37,15 +40,23 @@ class Runner:
     @torch.inference_mode()
     def run(self, plan: Plan) -> tuple[list[int], list[dict[int, Logprob]]]:
         """The next token of each share that samples, and its logprobs."""
-        logits, due = self.logits(plan), [s.request for s in plan.sampling]
-        params = [r.params for r in due]
-        texts = [(r.prompt_ids, r.output_ids) for r in due]
-        scores = process(logits, params, texts)
-        seeds = [p.seed for p in params]
-        places = [len(output) for _, output in texts]
-        ids = sample(scores, seeds, places).tolist()
-        rows = zip(logits, ids, params, strict=True)
-        asked = [
-            {} if p.logprobs is None else logprobs_of(row, i, p.logprobs) for row, i, p in rows
-        ]
-        return ids, asked
+        due = [share.request for share in plan.sampling]
+        return draw(self.logits(plan), due)
+
+
+def draw(
+    logits: torch.Tensor, due: Sequence[Request]
+) -> tuple[list[int], list[dict[int, Logprob]]]:
+    """The next token of each request that is due, and its logprobs.
+
+    `logits` (N, V) has a row for each. Without logprobs: {}.
+    """
+    params = [r.params for r in due]
+    texts = [(r.prompt_ids, r.output_ids) for r in due]
+    scores = process(logits, params, texts)
+    seeds = [p.seed for p in params]
+    places = [len(output) for _, output in texts]
+    ids = sample(scores, seeds, places).tolist()
+    rows = zip(logits, ids, params, strict=True)
+    asked = [{} if p.logprobs is None else logprobs_of(row, i, p.logprobs) for row, i, p in rows]
+    return ids, asked

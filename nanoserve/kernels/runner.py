@@ -9,19 +9,12 @@ from nanoserve.engine.ahead import PENDING
 from nanoserve.engine.plan import Plan, Share
 from nanoserve.engine.pool import KVPool
 from nanoserve.engine.request import Request
+from nanoserve.engine.runner import draw
 from nanoserve.kernels.choice import choose
 from nanoserve.kernels.fused import FusedLlama
 from nanoserve.kernels.graphs import DecodeGraphs, Rows
 from nanoserve.kernels.reads import ReadGraphs
-from nanoserve.sampling import (
-    GREEDY,
-    Logprob,
-    SamplingParams,
-    logprobs_of,
-    process,
-    sample,
-    uniform,
-)
+from nanoserve.sampling import GREEDY, Logprob, SamplingParams, uniform
 
 
 def plain(params: SamplingParams) -> bool:
@@ -142,7 +135,9 @@ class GPURunner:
         if simple:
             law = self.send([temperatures, points], torch.float64)  # (2, N)
             return self.due(choose(scores, law, at, newest), [{}] * len(due))
-        return self.due(*self.draw(scores, due))  # the host knows these before the next step
+        # By all the rules of Day 9; the host knows these ids before the next step.
+        ids, logprobs = draw(scores, [share.request for share in due])
+        return Due(torch.tensor(ids), None, logprobs)
 
     def read(self, plan: Plan, rows: Sequence[int]) -> torch.Tensor:
         """A packed row of all shares: the scores (N, V) of those due."""
@@ -153,19 +148,6 @@ class GPURunner:
             if share.samples:
                 last.append(len(tokens) - 1)
         return self.model.scores_of(*self.reads.stream(tokens, spans), self.send(last, torch.int64))
-
-    def draw(self, scores: torch.Tensor, due: Sequence[Share]) -> tuple:
-        """By all the rules of Day 9, for params that are not plain."""
-        requests = [share.request for share in due]
-        params = [r.params for r in requests]
-        texts = [(r.prompt_ids, r.output_ids) for r in requests]
-        places = [len(output) for _, output in texts]
-        ids = sample(process(scores, params, texts), [p.seed for p in params], places)
-        found = zip(scores, ids.tolist(), params, strict=True)
-        asked = [
-            {} if p.logprobs is None else logprobs_of(row, i, p.logprobs) for row, i, p in found
-        ]
-        return ids, asked
 
     def due(self, ids: torch.Tensor, logprobs: list) -> Due:
         """Send ids to the host, and mark when they are there."""

@@ -70,7 +70,7 @@ class StreamOptions(Strict):
 Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
-class Asked(Strict):
+class Common(Strict):
     """What completions and chats have in common: SamplingParams, and the form of the answer."""
 
     model: str | None = None
@@ -94,7 +94,7 @@ class Asked(Strict):
     ignore_eos: bool | None = None
 
     @model_validator(mode="after")
-    def options_of_a_stream(self) -> "Asked":
+    def options_of_a_stream(self) -> "Common":
         """stream_options without a stream would be read and ignored."""
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is for a stream: set stream, or leave it out")
@@ -109,7 +109,7 @@ class Asked(Strict):
         return {k: v for k in names if (v := getattr(self, k)) is not None}
 
 
-class CompletionRequest(Asked):
+class CompletionRequest(Common):
     """POST /v1/completions: one prompt or several, as texts or as ids."""
 
     prompt: (
@@ -125,7 +125,7 @@ class CompletionRequest(Asked):
         return sampling(self.given() | {"logprobs": self.logprobs})
 
 
-class ChatRequest(Asked):
+class ChatRequest(Common):
     """POST /v1/chat/completions: a conversation."""
 
     messages: list[Message] = Field(min_length=1, max_length=1024)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -52,9 +52,11 @@ def bound(host: str, port: int) -> socket.socket:
         raise ValueError(f"cannot listen at {host}, port {port}: ports are from 0 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
+        with ExitStack() as held:
+            listener = held.enter_context(socket.socket(family, kind))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            held.pop_all()  # the caller's, from here on
     except OSError as error:
         why = error.strerror or error
         raise ValueError(f"cannot listen at {host}, port {port}: {why}") from None

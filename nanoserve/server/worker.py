@@ -51,7 +51,10 @@ class Front:
         self.thread.start()
 
     def check_open(self) -> None:
-        """Stopped unless there is a thread that takes requests."""
+        """Stopped unless there is a thread that takes requests.
+
+        RuntimeError on another event loop than that of `start`.
+        """
         if self.loop is None:
             raise Stopped("the engine has not been started")
         if self.stopping:
