@@ -146,6 +146,7 @@ def check_odd_stops() -> None:
         ("the mark of a broken character", [a, eye[1], b], [MARK], "a", True),
         ("the mark, in the end", [a, *eye[:2]], [MARK], "a", True),
         ("across a control token", [a, end, b, a], ["ab"], "", True),
+        ("a letter across a control token", [*eye[:2], end, *eye[2:]], ["b"], "🙂", False),
         ("the name of a control token", [a, end, b], ["<end>"], "ab", False),
         ("more tokens after the stop", [a, b, b, a], ["b"], "a", True),
         ("a stop that begins twice", [a, a, a, b], ["aab"], "a", True),
