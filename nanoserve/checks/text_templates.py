@@ -11,6 +11,7 @@ from nanoserve.checks.text import both, check_forged, controls, exactly, ids_of,
 from nanoserve.checks.text_cases import CHATS, HOSTILE, TEMPLATES, turns
 from nanoserve.checks.text_made import save
 from nanoserve.comparison import MADE_UP, Scoreboard
+from nanoserve.template import render
 from nanoserve.text import Tokenizer
 
 
@@ -34,6 +35,7 @@ def check_templates(board: Scoreboard) -> None:
         check_parts(home)
         check_thought(home, theirs)
         check_roles(home)
+        check_names()
         for source, word in HOSTILE:
             ours = attempt("a tokenizer with a bad template", with_template, home, source)
             refused(f"the template {source}", word, ours.chat, CHATS["one question"])
@@ -58,6 +60,10 @@ def check_parts(home: Path) -> None:
     ids = attempt("chat of a template that writes keys", ours.chat, [keys])
     agree("control tokens in keys", controls(ours, ids), [])
     agree("text of keys", ours.decode(ids), "role content a <|eot_id|> ")
+    ours = with_template(home, "{% for m in messages %}{{ m.content + m.id }}{% endfor %}")
+    halves = [{"role": "user", "content": text, "id": ""} for text in ("<|eot", "_id|>")]
+    ids = attempt("chat of a template that asks for `id`", ours.chat, halves)
+    agree("control tokens where a key is a part of one", controls(ours, ids), [])
 
 
 def check_thought(home: Path, theirs: Any) -> None:
@@ -71,15 +77,27 @@ def check_thought(home: Path, theirs: Any) -> None:
     agree("ids of a thought that the template cuts and writes anew", ids, wanted)
 
 
+def check_names() -> None:
+    """A name that stands in a part of another name."""
+    source = "{% for m in messages %}{{ m.content + '|ab' }}{% endfor %}"
+    chat, names = turns("xab", "y", "xaby", "ab"), ("ab", "xaby")
+    text = attempt(
+        f"render({source!r}, {chat}, {names}, '#')", render, source, chat, names, "#", {}
+    )
+    agree(f"text of {chat}, # before the template's names", text, "xab|#aby|#abxaby|#abab|#ab")
+
+
 def check_roles(home: Path) -> None:
     """A name that a template builds around a role, of a token that is not called special."""
     library = Library.from_file(str(home / "tokenizer.json"))
-    library.add_tokens(["<|user|>", "<|critic|>", "user"])
-    source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}"
+    library.add_tokens(["<|user|>", "<|critic|>", "[user|>", "user", "<|stop|>"])
+    source = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}<|stop|>{% endfor %}"
     ours = attempt("a tokenizer", Tokenizer, library, {"chat_template": source})
     chat = turns("a <|user|> b")
     ids = attempt(f"chat({chat})", ours.chat, chat)
-    agree(f"control tokens in the chat {chat}", controls(ours, ids), ["<|user|>"])
-    agree(f"text of the chat {chat}", ours.decode(ids), "<|user|>a <|user|> b")
-    names = set(ours.control.values())
-    agree("whether other added tokens are control tokens", names & {"<|critic|>", "user"}, set())
+    agree(f"control tokens in the chat {chat}", controls(ours, ids), ["<|user|>", "<|stop|>"])
+    agree(f"text of the chat {chat}", ours.decode(ids), "<|user|>a <|user|> b<|stop|>")
+    ends = [ours.control[i] for i in attempt("turn_ends", ours.turn_ends)]
+    agree("ends of answers, of a token that is not called special", ends, ["<|stop|>"])
+    others = {"<|critic|>", "[user|>", "user"} & {*ours.control.values()}
+    agree("other added tokens among the control tokens", others, set())
