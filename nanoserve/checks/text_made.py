@@ -71,7 +71,7 @@ def byte_level() -> tuple[Tokenizer, dict]:
     made.decoder = decoders.ByteLevel()
     names = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
     made.add_special_tokens([AddedToken(name, normalized=False) for name in names])
-    made.add_tokens(["<think>", "</think>", "\n\n\n", "世界", "é世"])
+    made.add_tokens(["<think>", "</think>", "\n\n\n", "世界"])
     bos = made.token_to_id(names[0])
     made.post_processor = processors.TemplateProcessing(
         single=[names[0], "$A"], special_tokens=[(names[0], bos)]

@@ -156,6 +156,9 @@ def check_odd_stops() -> None:
         agree(f"{what}: text, stopped", ("".join(pieces), stream.stopped), (text, stopped))
         if stopped:
             agree(f"{what}: push after the stop", stream.push(a), "")
+    tokenizer.library.add_tokens(["é世"])  # of its letters one could be a byte
+    pieces, _ = streamed("an added token", tokenizer, [a, number("é世"), b])
+    agree("an added token of two scripts, sent", pieces, ["a", "é世", "b", ""])
     one, other = Detokenizer(tokenizer), Detokenizer(tokenizer)
     turns = [one.push(i) + other.push(i) for i in eye]
     agree("sent by two streams of one tokenizer, in turns", turns, ["", "", "", "🙂🙂"])
