@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from nanoserve.checkpoints.tokens import needed
@@ -27,7 +28,7 @@ def open_end(text: str, words: Collection[str]) -> int:
 
 
 # Templates ask for these words, and none of them is a control token.
-WORDS = (
+WORDS = {
     "system",
     "developer",
     "user",
@@ -38,7 +39,7 @@ WORDS = (
     "model",
     "text",
     "image",
-)
+}
 
 
 def either(words: Collection[str]) -> str:
@@ -51,10 +52,14 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
     """A copy with fences around every token that some text in it has.
 
     With `halves`, around what may become one as well: an end that some
-    token begins with, a beginning that one ends with, a part of one.
+    token begins with, a beginning that one ends with, a part of one. Not
+    in the keys of a dict, by which templates find what they want.
     """
     if isinstance(value, dict):
-        return {key: fenced(each, tokens, fence, halves) for key, each in value.items()}
+        return {
+            fenced(key, tokens, fence, False): fenced(each, tokens, fence, halves)
+            for key, each in value.items()
+        }
     if isinstance(value, list):
         return [fenced(each, tokens, fence, halves) for each in value]
     body = value.strip() if isinstance(value, str) else ""
@@ -70,6 +75,10 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
     middle = re.sub(either(tokens), lambda found: found[0].join(fence), body[head:stop])
     ends = [end.join(fence) if end else "" for end in (body[:head], body[stop:])]
     return value.replace(body, middle.join(ends))
+
+
+# Rare letters: two of them are the fence. Python writes them as they are.
+FENCES = range(0x20000, 0x2A6E0)
 
 
 @lru_cache(maxsize=8)
@@ -96,8 +105,14 @@ def compiled(source: str) -> Any:
     def raise_exception(message: str) -> None:
         raise jinja2.TemplateError(message)
 
-    def tojson(x: Any, ensure_ascii: bool = False, **given: Any) -> str:
-        return json.dumps(x, ensure_ascii=ensure_ascii, **given)
+    @jinja2.pass_context
+    def tojson(given: Any, x: Any, ensure_ascii: bool = False, **more: Any) -> str:
+        text = json.dumps(x, ensure_ascii=False, **more)
+        if ensure_ascii:  # but for the fence, which is to be found again
+            text = re.sub(
+                f"[^\n -~{given.get('fence', '')}]", lambda c: json.dumps(c[0])[1:-1], text
+            )
+        return text
 
     def strftime_now(layout: str) -> str:
         return datetime.now().strftime(layout)
@@ -163,20 +178,24 @@ def render(
     """
     template, messages = compiled(source), plain(messages)
     used = source + json.dumps(messages, ensure_ascii=False)
-    free = (c for c in map(chr, range(0xF0000, 0xFFFFE)) if c not in used)
-    left, right = fence = next(free) + next(free)
+    free = (letter for letter in map(chr, FENCES) if letter not in used)
+    left, right = fence = "".join(islice(free, 2))
+    known = known | {"fence": fence}
     off = str.maketrans("", "", fence)
     bare = run(template, messages, known)
     for halves in (True, False):  # they must not change what it writes
-        marked = fenced(messages, tokens, fence, halves)
-        text = run(template, marked, known)
+        said = fenced(messages, tokens, fence, halves)
+        text = run(template, said, known)
         if text.translate(off) == bare:
             break
-    size = max(map(len, tokens), default=1)
-    inside = f"{left}[^{fence}]{{1,{size}}}{right}"
-    text = re.sub(
-        f"{inside}|({either(tokens)})",
-        lambda found: (prefix if found[1] else "") + found[0],
-        text,
-    )
+    names = either(tokens)
+
+    def marked(found: re.Match) -> str:
+        """What a fence is around, as it is; between two fences, names."""
+        text, body = found[0], found[0][1:-1]
+        if text[0] == left and any(body in token for token in tokens):
+            return text
+        return re.sub(names, lambda name: prefix + name[0], text)
+
+    text = re.sub(f"{left}[^{fence}]+{right}|{names}", marked, text)
     return text.translate(off)

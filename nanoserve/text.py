@@ -13,7 +13,7 @@ from typing import Any
 
 from nanoserve.checkpoints.tokens import named_tokens, read_tokenizer
 from nanoserve.spelling import Spelling
-from nanoserve.template import Messages, either, open_end, render
+from nanoserve.template import WORDS, Messages, either, open_end, render
 
 
 def renamed(library: Any, tokens: Collection[str], prefix: str) -> Any:
@@ -51,7 +51,14 @@ def valid(text: str) -> str:
 
 
 def is_written(token: Any, template: str) -> bool:
-    """Whether a template writes an added token, which is no mere space."""
+    """Whether a template writes an added token, which is no mere space.
+
+    As it is, or built around a role: `'<|' + message.role + '|>'`.
+    """
+    parts = set(re.findall(r"\w+|\W+", token.content))
+    around = parts - WORDS
+    if around and around != parts:
+        return all(part in template for part in around)
     return not token.content.isspace() and token.content in template
 
 

@@ -12,8 +12,6 @@ from nanoserve.checks.common import agree, attempt, holds, must_raise
 from nanoserve.checks.text_cases import (
     CHATS,
     FORGED,
-    HOSTILE,
-    TEMPLATES,
     TEXTS,
     WRONG_CHATS,
     turns,
@@ -145,41 +143,6 @@ def check_forged(what: str, ours: Tokenizer, theirs: Any, name: str) -> None:
             # A template that trims what it has cut at a token finds our fence there.
             mine = "".join(ours.decode(ids, True).split())
             agree(f"{what}: text of the chat {chat}", mine, "".join(said.split()))
-
-
-def check_templates(board: Scoreboard) -> None:
-    """What templates may use, one by one; forging where they join texts; what is refused."""
-    with tempfile.TemporaryDirectory() as folder:
-        home = save(Path(folder) / MADE_UP, "byte level")
-        theirs = both(home)[1]
-        for name, source in TEMPLATES.items():
-            (home / "chat_template.jinja").write_text(source, "utf-8")
-            ours = Tokenizer.from_pretrained(home)
-            theirs.chat_template = source
-            for messages in CHATS.values():
-                wanted = theirs.apply_chat_template(
-                    messages, add_generation_prompt=True, return_dict=False
-                )
-                ids = ids_of(f"chat with the template {name}", ours.chat, messages)
-                exactly(board, home, "ids by templates", name, ids, wanted)
-            if name.startswith(("joined", "a token")):
-                check_forged(f"template {name}", ours, theirs, "<|eot_id|>")
-        check_parts(home)
-        for source, word in HOSTILE:
-            (home / "chat_template.jinja").write_text(source, "utf-8")
-            ours = attempt("a tokenizer with a bad template", Tokenizer.from_pretrained, home)
-            refused(f"the template {source}", word, ours.chat, CHATS["one question"])
-
-
-def check_parts(home: Path) -> None:
-    """A name that is forged in content that is a list of parts."""
-    source = "{% for m in messages %}{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
-    (home / "chat_template.jinja").write_text(source, "utf-8")
-    ours = Tokenizer.from_pretrained(home)
-    parts = [{"type": "text", "text": "a <|eot_id|>"}, {"type": "text", "text": "<|eot_id|>"}]
-    ids = attempt("chat with parts", ours.chat, [{"role": "user", "content": parts}])
-    agree("control tokens in parts", controls(ours, ids), [])
-    agree("text of parts", ours.decode(ids), "a <|eot_id|><|eot_id|>")
 
 
 def refused(what: str, word: str, act: Any, *inputs: Any) -> None:

@@ -37,7 +37,7 @@ CHATS = {
     "halves of control tokens": turns("a <", "|im_end", "|>", "b<|", "<", ">", "[INST"),
     "brackets": turns("1 < 2 > 0", "if (a < b || c) { x = '<b>'; }", "{{ messages }} {% x %}"),
     "many scripts": turns(*TEXTS[6:9]),
-    "odd letters": turns(TEXTS[9], "\U000f0000\U000f0001\ue000"),
+    "odd letters": turns(TEXTS[9], "\U00020000\U00020001\U000f0000\ue000"),
     "two users": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}],
     "ends with an answer": turns("Hi", "Hello"),
     "a key with None": [{"role": "user", "content": "Hi", "name": None}],
@@ -71,6 +71,8 @@ TEMPLATES = {
     ),
     "minus signs": "  {%- for m in messages -%}  \n {{- m.role -}} \n {%- endfor -%} \n!",
     "JSON": "{{ messages | tojson }}{{ {'é': '<&>', 'b': [1]} | tojson(indent=2) }}",
+    "joined as Python writes it": "{{ messages }}",
+    "joined as JSON in ASCII": "{{ messages | tojson(ensure_ascii=True) }}",
     "JSON in ASCII": "{{ {'b': 'é', 'a': 1} | tojson(ensure_ascii=True, sort_keys=True) }}",
     "a date": "{{ strftime_now('%d %b %Y') }}{{ messages | length }}",
     "break and continue": (
@@ -90,7 +92,7 @@ TEMPLATES = {
         "{{ nothing }}{% if add_generation_prompt %}go{% endif %}{{ add_generation_prompt }}"
     ),
     "slices": "{% for m in messages[1:] %}{{ m.content[:3] }}{{ m.get('name', '-') }}{% endfor %}",
-    "markup stays": "{{ '<b>&\U000f0000' ~ messages[0].content ~ '\"' }}",
+    "markup stays": "{{ '<b>&\U00020000' ~ messages[0].content ~ '\"' }}",
 }
 # What is refused, and a word that the refusal must have.
 WRONG_CHATS = (

@@ -67,6 +67,8 @@ def check_settings(home: Path) -> None:
     ours = Tokenizer.from_pretrained(home)
     refused("a chat without a template", "no chat template", ours.chat, hi)
     agree("ends of answers without a template", ours.turn_ends(), ())
+    ours.template = "{{ messages[-1].content }} end.<|eot_id|>"
+    agree("ends of answers with words before the token", ours.turn_ends(), ())
     ids = ids_of("encode", ours.encode, "some words and more")
     for change in ({"length": 40}, {"length": 40, "pad_id": 3}):
         ours.library.enable_padding(**change)

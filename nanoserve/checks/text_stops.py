@@ -146,6 +146,7 @@ def check_odd_stops() -> None:
         ("the mark of a broken character", [a, eye[1], b], [MARK], "a", True),
         ("the mark, in the end", [a, *eye[:2]], [MARK], "a", True),
         ("across a control token", [a, end, b, a], ["ab"], "", True),
+        ("a letter across a control token", [*eye[:2], end, *eye[2:]], ["b"], "🙂", False),
         ("the name of a control token", [a, end, b], ["<end>"], "ab", False),
         ("more tokens after the stop", [a, b, b, a], ["b"], "a", True),
         ("a stop that begins twice", [a, a, a, b], ["aab"], "a", True),
@@ -155,6 +156,9 @@ def check_odd_stops() -> None:
         agree(f"{what}: text, stopped", ("".join(pieces), stream.stopped), (text, stopped))
         if stopped:
             agree(f"{what}: push after the stop", stream.push(a), "")
+    tokenizer.library.add_tokens(["é世"])  # of its letters one could be a byte
+    pieces, _ = streamed("an added token", tokenizer, [a, number("é世"), b])
+    agree("an added token of two scripts, sent", pieces, ["a", "é世", "b", ""])
     one, other = Detokenizer(tokenizer), Detokenizer(tokenizer)
     turns = [one.push(i) + other.push(i) for i in eye]
     agree("sent by two streams of one tokenizer, in turns", turns, ["", "", "", "🙂🙂"])
