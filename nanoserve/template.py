@@ -67,7 +67,9 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
         head = open_end(body[::-1], [token[::-1] for token in tokens])
         tail = min(open_end(body, tokens), len(body) - head)
     stop = len(body) - tail
-    middle = re.sub(either(tokens), lambda found: found[0].join(fence), body[head:stop])
+    # Spaces beside a token are within: a template may strip them.
+    names = rf"(?:(?<!\s)\s*)?(?:{either(tokens)})\s*"
+    middle = re.sub(names, lambda found: found[0].join(fence), body[head:stop])
     ends = [end.join(fence) if end else "" for end in (body[:head], body[stop:])]
     return value.replace(body, middle.join(ends))
 
@@ -173,7 +175,8 @@ def render(
         if text.translate(off) == bare:
             break
     size = max(map(len, tokens), default=1)
-    inside = f"{left}[^{fence}]{{1,{size}}}{right}"
+    name = rf"[^\s{fence}][^{fence}]{{0,{size - 1}}}"
+    inside = rf"{left}\s*(?:{name})?\s*{right}"
     text = re.sub(
         f"{inside}|({either(tokens)})",
         lambda found: (prefix if found[1] else "") + found[0],

@@ -1,14 +1,17 @@
 """Requests and checkpoints that are odd, and cost nobody else an answer."""
 
 import json
+import time
 
 import pytest
 from tiny import save_tiny
 
+from nanoserve.checks.text_made import save
 from nanoserve.engine.llm import LLM
 from nanoserve.generate import generate
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
+from nanoserve.text import Tokenizer
 
 GREEDY = SamplingParams(temperature=0, max_tokens=6)
 VOCAB = 97
@@ -69,3 +72,13 @@ def test_an_end_below_0_is_none(made, tmp_path, eos):
     params = SamplingParams(temperature=0, max_tokens=4, min_tokens=2)
     ids = generate(Llama.from_pretrained(tmp_path), [5, 6], params).token_ids
     assert LLM(tmp_path).generate([[5, 6]], params)[0].token_ids == ids
+
+
+def test_a_message_of_spaces_takes_no_longer_than_one_of_letters(tmp_path):
+    """A pattern that looks again from each space would take minutes."""
+    tokenizer = Tokenizer.from_pretrained(save(tmp_path, "byte level"))
+    start = time.process_time()
+    for said in (" " * 200_000, " " * 100_000 + "</think>" + "\n" * 100_000):
+        text = tokenizer.written([{"role": "user", "content": f"a{said}b"}], True)
+        assert text.count("b<|eot_id|>") == 0 and text.count(f"b{tokenizer.prefix}<|eot_id|>") == 1
+    assert time.process_time() - start < 10

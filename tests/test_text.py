@@ -99,3 +99,23 @@ def test_without_the_extra_the_module_loads_and_says_what_is_missing(tmp_path):
         command = [sys.executable, "-c", text]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"{package} ") and "'nanoserve[text]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>a</think>\n\nyes",
+        "<think>\na\n</think>\n\n yes ",
+        "x</think>yes",
+        "</think>\n",
+        "a <think> b </think> c</think>\td",
+    ],
+)
+def test_a_template_that_drops_thoughts_and_strips_the_rest(tmp_path, answer):
+    """What keeps a message from making a control token must not keep a template from its work."""
+    home = save(tmp_path, "byte level")
+    ours, theirs = Tokenizer.from_pretrained(home), transformers.AutoTokenizer.from_pretrained(home)
+    roles, said = ("user", "assistant", "user"), ("q", answer, "r </think> s")
+    chat = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
+    wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert ours.written(chat, True).replace(ours.prefix, "") == wanted
