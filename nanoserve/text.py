@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nanoserve.checkpoints.tokens import named_tokens, read_tokenizer
-from nanoserve.spelling import Spelling
-from nanoserve.template import Messages, either, open_end, render
+from nanoserve.spelling import Spelling, woven
+from nanoserve.template import WORDS, Messages, either, open_end, render
 
 
 def renamed(library: Any, tokens: Collection[str], prefix: str) -> Any:
@@ -51,8 +51,9 @@ def valid(text: str) -> str:
 
 
 def is_written(token: Any, template: str) -> bool:
-    """Whether a template writes an added token, which is no mere space."""
-    return not token.content.isspace() and token.content in template
+    """Whether a template writes an added token: no space, no role."""
+    name = token.content
+    return not (name.isspace() or name in WORDS) and name in template
 
 
 def ending(tokenizer: "Tokenizer") -> str:
@@ -73,8 +74,8 @@ class Tokenizer:
     """A checkpoint's tokens: texts and chats to ids, ids to text.
 
     `control` has the names of control tokens by id: the special ones and
-    the added ones that the chat template writes. `special` has the ids
-    that no text shows.
+    the added ones that the chat template writes, but for words that a
+    text's letters make as well. `special` has the ids that no text shows.
     """
 
     def __init__(self, library: Any, settings: dict[str, Any]):
@@ -83,11 +84,13 @@ class Tokenizer:
         self.named = named_tokens(settings)
         added = library.get_added_tokens_decoder()
         self.special = {i for i, token in added.items() if token.special}
-        self.control = {
+        named = {
             i: token.content
             for i, token in added.items()
             if i in self.special or is_written(token, self.template or "")
         }
+        words = woven(library, {*named.values()})
+        self.control = {i: n for i, n in named.items() if n not in words}
         # Nobody can type a name that every process makes anew.
         self.prefix = secrets.token_hex(8)
         names = self.control.values()
