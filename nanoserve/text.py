@@ -145,6 +145,11 @@ class Tokenizer:
         end = ending(self)
         return tuple(i for i, name in self.control.items() if name == end)
 
+    def called(self, names: Collection[str]) -> tuple[int, ...]:
+        """Special tokens of these names, which no stop text would find."""
+        names_of = self.library.id_to_token
+        return tuple(i for i in self.special if names_of(i) in names)
+
 
 class Detokenizer:
     """Text from ids as they come: all that is sure, and nothing twice.

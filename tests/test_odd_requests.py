@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 from tiny import save_tiny
@@ -82,3 +83,20 @@ def test_a_message_of_spaces_takes_no_longer_than_one_of_letters(tmp_path):
         text = tokenizer.written([{"role": "user", "content": f"a{said}b"}], True)
         assert text.count("b<|eot_id|>") == 0 and text.count(f"b{tokenizer.prefix}<|eot_id|>") == 1
     assert time.process_time() - start < 10
+
+
+def test_a_stop_text_that_names_a_special_token_ends_at_it(tmp_path):
+    """No text shows the token, so a search in texts would not find it."""
+    save(tmp_path, "byte level")
+    save_tiny(tmp_path, vocab_size=600, eos_token_id=None)
+    llm = LLM(tmp_path)
+    special = llm.tokenizer.special
+    for seed in range(30):
+        free = SamplingParams(temperature=1e6, max_tokens=100, seed=seed)
+        ids = llm.generate([[5, 6]], free)[0].token_ids
+        if found := [i for i in ids if i in special]:
+            break
+    name = llm.tokenizer.decode(found[:1], control=True)
+    out = llm.generate([[5, 6]], replace(free, stop=("zzzz", name)))[0]
+    assert out.token_ids == ids[: ids.index(found[0]) + 1]
+    assert out.finish_reason == "stop" and name not in out.text

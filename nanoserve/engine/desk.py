@@ -145,6 +145,8 @@ class Desk:
             what = "stop texts need a checkpoint with a tokenizer"
             raise ValueError(f"{what}: pass stop_token_ids instead")
         ends = () if params.ignore_eos else self.eos_ids
+        if params.stop:  # no text shows a special token's name
+            ends = (*ends, *self.tokenizer.called(params.stop))
         seed = secrets.randbits(63) if params.seed is None else params.seed
         stops = (*params.stop_token_ids, *ends)
         params = replace(params, max_tokens=most, stop_token_ids=stops, seed=seed)
