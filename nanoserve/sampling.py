@@ -89,7 +89,10 @@ RANGES = {  # field: what it must be, and the test of a number
     "top_k": ("a whole number from 1 on, 0 for all", lambda v: v >= -1),
     "top_p": ("a number over 0, up to 1", lambda v: 0 < v <= 1),
     "min_p": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
-    "repetition_penalty": ("a number from 1e-9 to 1e9", lambda v: 1e-9 <= v <= 1e9),
+    "repetition_penalty": (
+        "a number from 1e-9 to 1e9",
+        lambda v: 1e-9 <= v <= 1e9,
+    ),
     "presence_penalty": ("a number from -2 to 2", lambda v: -2 <= v <= 2),
     "frequency_penalty": ("a number from -2 to 2", lambda v: -2 <= v <= 2),
     "seed": ("a whole number of 64 bits", lambda v: -INT64 <= v < INT64),
