@@ -104,7 +104,7 @@ def stop_ids(path: str | PathLike) -> tuple[int, ...]:
     if not listed or not all(type(i) is int for i in ids):
         why = f"{file}: eos_token_id must be whole numbers"
         raise CheckpointError(why)
-    return tuple(ids)
+    return tuple(i for i in ids if i >= 0)  # -1 in a file is no id
 
 
 @torch.inference_mode()
@@ -135,7 +135,8 @@ class Generated:
 def eos_ids(config: ModelConfig) -> tuple[int, ...]:
     """The ids that end a text, as config.json has them: none, or some."""
     ids = config.eos_token_id
-    return () if ids is None else (ids,) if isinstance(ids, int) else ids
+    ids = () if ids is None else (ids,) if isinstance(ids, int) else ids
+    return tuple(i for i in ids if i >= 0)  # -1 in a file is no id
 
 
 def pieces(
@@ -166,11 +167,23 @@ def pieces(
         yield Generated([token], reason, logprobs)
 
 
+def check_stops(config: ModelConfig, params: SamplingParams) -> SamplingParams:
+    """The params. ValueError where min_tokens leaves no token to draw."""
+    V = config.vocab_size
+    stops = {i for i in params.stop_token_ids if i < V}
+    if params.min_tokens and len(stops) == V:
+        raise ValueError(
+            f"min_tokens {params.min_tokens} holds back the stop ids, "
+            f"and all {V} tokens are stop ids: leave one to draw"
+        )
+    return params
+
+
 def settle(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> SamplingParams:
     """Params with nothing left open: max_tokens, all stop ids, a seed.
 
     ValueError as from `greedy`, for stop texts, which need a tokenizer,
-    and for more min_tokens than the context leaves.
+    and for more min_tokens than the context or the stop ids leave.
     """
     most = params.max_tokens
     if most is None:
@@ -182,7 +195,8 @@ def settle(model: Llama, prompt_ids: Sequence[int], params: SamplingParams) -> S
     eos = () if params.ignore_eos else eos_ids(model.config)
     stops = (*params.stop_token_ids, *eos)
     seed = secrets.randbits(63) if params.seed is None else params.seed
-    return replace(params, seed=seed, max_tokens=most, stop_token_ids=stops)
+    params = replace(params, seed=seed, max_tokens=most, stop_token_ids=stops)
+    return check_stops(model.config, params)
 
 
 def stream(

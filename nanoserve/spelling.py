@@ -26,6 +26,23 @@ def byte_letters() -> dict[str, int]:
     return letters | {chr(256 + n): byte for n, byte in enumerate(rest)}
 
 
+def woven(library: Any, tokens: set[str]) -> set[str]:
+    """Those of `tokens` that letters make, too: by merges, or alone.
+
+    They are words like any other, and none may take their names away.
+    In Unigram's list words have a score, and control tokens 0.
+    """
+    words = tokens & library.get_vocab(with_added_tokens=False).keys()
+    model = json.loads(library.to_str())["model"] if words else {}
+    parts = {word for word in words if len(word) == 1}
+    if isinstance(scored := model.get("vocab"), list):
+        parts = {word for word, score in scored if score < 0}
+    for merge in model.get("merges", ()):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        parts |= {*pair, "".join(pair)}
+    return words & parts
+
+
 class Spelling:
     """The bytes that each token adds to a text: often no whole character.
 
@@ -66,9 +83,10 @@ class Spelling:
         """A known token's; `first` where it begins the text."""
         token = self.library.id_to_token(token_id)
         if self.letters:
-            if self.letters.keys() >= set(token):
-                return bytes(self.letters[letter] for letter in token)
-            return token.encode()  # an added one
+            plain = self.library.model.id_to_token(token_id)
+            if plain and self.letters.keys() >= set(plain):
+                return bytes(self.letters[letter] for letter in plain)
+            return token.encode()  # an added one, spelt as it is read
         text = self.alone(token_id)
         if self.hex and re.fullmatch("<0x[0-9A-Fa-f]{2}>", token):
             return bytes.fromhex(token[3:5]) if text or not first else b""

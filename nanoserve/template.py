@@ -72,7 +72,9 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
         head = open_end(body[::-1], [token[::-1] for token in tokens])
         tail = min(open_end(body, tokens), len(body) - head)
     stop = len(body) - tail
-    middle = re.sub(either(tokens), lambda found: found[0].join(fence), body[head:stop])
+    # Spaces beside a token are within: a template may strip them.
+    names = rf"(?:(?<!\s)\s*)?(?:{either(tokens)})\s*"
+    middle = re.sub(names, lambda found: found[0].join(fence), body[head:stop])
     ends = [end.join(fence) if end else "" for end in (body[:head], body[stop:])]
     return value.replace(body, middle.join(ends))
 
@@ -192,10 +194,10 @@ def render(
 
     def marked(found: re.Match) -> str:
         """What a fence is around, as it is; between two fences, names."""
-        text, body = found[0], found[0][1:-1]
+        text, body = found[0], found[0][1:-1].strip()
         if text[0] == left and any(body in token for token in tokens):
             return text
         return re.sub(names, lambda name: prefix + name[0], text)
 
-    text = re.sub(f"{left}[^{fence}]+{right}|{names}", marked, text)
+    text = re.sub(f"{left}[^{fence}]*{right}|{names}", marked, text)
     return text.translate(off)

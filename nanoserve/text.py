@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanoserve.checkpoints.tokens import named_tokens, read_tokenizer
-from nanoserve.spelling import Spelling
+from nanoserve.spelling import Spelling, woven
 from nanoserve.template import WORDS, Messages, either, open_end, render
 
 
@@ -51,15 +51,16 @@ def valid(text: str) -> str:
 
 
 def is_written(token: Any, template: str) -> bool:
-    """Whether a template writes an added token, which is no mere space.
+    """Whether a template writes an added token: no space, no role.
 
     As it is, or built around a role: `'<|' + message.role + '|>'`.
     """
-    parts = set(re.findall(r"\w+|\W+", token.content))
+    name = token.content
+    parts = set(re.findall(r"\w+|\W+", name))
     around = parts - WORDS
     if around and around != parts:
         return all(part in template for part in around)
-    return not token.content.isspace() and token.content in template
+    return not (name.isspace() or name in WORDS) and name in template
 
 
 def ending(tokenizer: "Tokenizer") -> str:
@@ -80,8 +81,8 @@ class Tokenizer:
     """A checkpoint's tokens: texts and chats to ids, ids to text.
 
     `control` has the names of control tokens by id: the special ones and
-    the added ones that the chat template writes. `special` has the ids
-    that no text shows.
+    the added ones that the chat template writes, but for words that a
+    text's letters make as well. `special` has the ids that no text shows.
     """
 
     def __init__(self, library: Any, settings: dict[str, Any]):
@@ -90,11 +91,13 @@ class Tokenizer:
         self.named = named_tokens(settings)
         added = library.get_added_tokens_decoder()
         self.special = {i for i, token in added.items() if token.special}
-        self.control = {
+        named = {
             i: token.content
             for i, token in added.items()
             if i in self.special or is_written(token, self.template or "")
         }
+        words = woven(library, {*named.values()})
+        self.control = {i: n for i, n in named.items() if n not in words}
         # Nobody can type a name that every process makes anew.
         self.prefix = secrets.token_hex(8)
         names = self.control.values()
@@ -148,6 +151,11 @@ class Tokenizer:
         """The id with which the template ends an answer, if it has one."""
         end = ending(self)
         return tuple(i for i, name in self.control.items() if name == end)
+
+    def called(self, names: Collection[str]) -> tuple[int, ...]:
+        """Special tokens of these names, which no stop text would find."""
+        names_of = self.library.id_to_token
+        return tuple(i for i in self.special if names_of(i) in names)
 
 
 class Detokenizer:

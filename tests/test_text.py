@@ -1,5 +1,6 @@
 """Text in and out on whatever hypothesis thinks of: any Unicode, any ids, any stops, any cut."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,54 @@ def test_without_the_extra_the_module_loads_and_says_what_is_missing(tmp_path):
         command = [sys.executable, "-c", text]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         assert done.stdout.startswith(f"{package} ") and "'nanoserve[text]'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<think>a</think>\n\nyes",
+        "<think>\na\n</think>\n\n yes ",
+        "x</think>yes",
+        "</think>\n",
+        "a <think> b </think> c</think>\td",
+    ],
+)
+def test_a_template_that_drops_thoughts_and_strips_the_rest(tmp_path, answer):
+    """What keeps a message from making a control token must not keep a template from its work."""
+    home = save(tmp_path, "byte level")
+    ours, theirs = Tokenizer.from_pretrained(home), transformers.AutoTokenizer.from_pretrained(home)
+    roles, said = ("user", "assistant", "user"), ("q", answer, "r </think> s")
+    chat = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
+    wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert ours.written(chat, True).replace(ours.prefix, "") == wanted
+
+
+def test_added_words_are_spelt_as_they_are_read(tmp_path):
+    """HuggingFace decodes "đem" as "\\x11em": github.com/huggingface/tokenizers/issues/1915."""
+    words = ["đem", "ilÖveyou", "café", "Ġx", "two words"]
+    home = save(tmp_path, "byte level")
+    library = transformers.AutoTokenizer.from_pretrained(home).backend_tokenizer
+    library.add_tokens(words)
+    library.save(str(home / "tokenizer.json"))
+    ours = Tokenizer.from_pretrained(home)
+    for word in words:
+        text = f"a {word} b Ġ é\n"
+        ids = ours.encode(text, control=True)
+        assert library.token_to_id(word) in ids
+        assert ours.decode(ids) == text == streamed(ours, ids)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_word_that_merges_make_may_be_an_added_token_too(tmp_path, family):
+    """A pad token that is a letter, a role that was added: a text has them, and so has a merge."""
+    home = save(tmp_path, family)
+    file = home / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": "."}))
+    theirs = transformers.AutoTokenizer.from_pretrained(home)
+    theirs.backend_tokenizer.add_tokens(["server", "user", "a"])
+    theirs.backend_tokenizer.save(str(home / "tokenizer.json"))
+    ours = Tokenizer.from_pretrained(home)
+    assert ours.encode("a server. a user, a") == theirs("a server. a user, a").input_ids
+    chat = [{"role": "user", "content": "a server. a user, a"}]
+    wanted = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+    assert ours.chat(chat) == wanted

@@ -77,6 +77,8 @@ def check_stop_files(path: Path) -> None:
         (7, {"eos_token_id": None}, (7,)),
         (7, {"eos_token_id": 0}, (0,)),
         (None, {}, ()),
+        (-1, None, ()),
+        (7, {"eos_token_id": [9, -1]}, (9,)),
         (7, {"eos_token_id": "9"}, None),
         (7, {"eos_token_id": 2.0}, None),
         (7, {"eos_token_id": {}}, None),

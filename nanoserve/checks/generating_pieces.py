@@ -112,6 +112,7 @@ def check_limits(model: Llama) -> None:
         agree(name, mine.token_ids, greedy(model, prompt, wanted))
         agree(f"reason with max_tokens {most}", mine.finish_reason, "length")
     no_room = replace(GREEDY, max_tokens=None)
+    no_token = replace(GREEDY, stop_token_ids=tuple(range(VOCAB)), min_tokens=1)
     with passes(model) as seen:
         for act in (generate, stream):
             for what, ids, params, words in (
@@ -120,6 +121,7 @@ def check_limits(model: Llama) -> None:
                 ("a text past the context", [1] * 49, GREEDY, "65"),
                 ("a prompt that fills the context", [1] * 64, no_room, "64"),
                 ("stop texts", [1], replace(GREEDY, stop="."), "stop_token_ids"),
+                ("min_tokens, and all are stop ids", [1], no_token, "stop ids"),
             ):
                 said = must_raise(ValueError, f"{act.__name__}, {what}", act, model, ids, params)
                 holds(f"{act.__name__}, {what}: the message must say {words}", words in said, said)

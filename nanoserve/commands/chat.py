@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_pretrained(path)
     if tokenizer.template is None:
         raise CheckpointError(f"{path} has no chat template: `generate` goes on from a text")
-    params = sampling(args, (*stop_ids(path), *tokenizer.turn_ends()))
+    ends = (*tokenizer.turn_ends(), *tokenizer.called(args.stop))
+    params = sampling(args, (*stop_ids(path), *ends))
     model = Llama.from_pretrained(path)
     make_fast(model)  # where it can be
     talk(Conversation(model, tokenizer, params, args.system))

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     ids = tokenizer.encode(args.text, control=True)  # whoever runs this owns all of the prompt
     model = Llama.from_pretrained(path)
     make_fast(model)  # where it can be
-    pieces = stream(model, ids, replace(params, stop=()))
+    ends = (*params.stop_token_ids, *tokenizer.called(params.stop))
+    pieces = stream(model, ids, replace(params, stop=(), stop_token_ids=ends))
     count, start = 0, time.perf_counter()
     first = start
     try:

@@ -18,7 +18,7 @@ from nanoserve.engine.decode import BatchedPool
 from nanoserve.engine.request import Request, RequestOutput
 from nanoserve.engine.runner import Runner
 from nanoserve.engine.scheduler import Scheduler
-from nanoserve.generate import check_prompt, eos_ids, stop_ids
+from nanoserve.generate import check_prompt, check_stops, eos_ids, stop_ids
 from nanoserve.model import Llama
 from nanoserve.sampling import SamplingParams
 
@@ -145,9 +145,12 @@ class Desk:
             what = "stop texts need a checkpoint with a tokenizer"
             raise ValueError(f"{what}: pass stop_token_ids instead")
         ends = () if params.ignore_eos else self.eos_ids
+        if params.stop:  # no text shows a special token's name
+            ends = (*ends, *self.tokenizer.called(params.stop))
         seed = secrets.randbits(63) if params.seed is None else params.seed
         stops = (*params.stop_token_ids, *ends)
-        return replace(params, max_tokens=most, stop_token_ids=stops, seed=seed)
+        params = replace(params, max_tokens=most, stop_token_ids=stops, seed=seed)
+        return check_stops(self.model.config, params)
 
     def abort(self, request_id: str) -> bool:
         """End a request; the next step tells of it. False: none runs."""
