@@ -48,20 +48,27 @@ def either(words: Collection[str]) -> str:
     return "|".join(map(re.escape, longest)) or "(?!)"
 
 
-def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any:
+def fenced(
+    value: Any,
+    tokens: Collection[str],
+    fence: str,
+    halves: bool,
+    spaces: bool = False,
+) -> Any:
     """A copy with fences around every token that some text in it has.
 
     With `halves`, around what may become one as well: an end that some
     token begins with, a beginning that one ends with, a part of one. Not
-    in the keys of a dict, by which templates find what they want.
+    in the keys of a dict, by which templates find what they want. With
+    `spaces`, around those beside a token too: a template may strip them.
     """
     if isinstance(value, dict):
         return {
-            fenced(key, tokens, fence, False): fenced(each, tokens, fence, halves)
+            fenced(key, tokens, fence, False): fenced(each, tokens, fence, halves, spaces)
             for key, each in value.items()
         }
     if isinstance(value, list):
-        return [fenced(each, tokens, fence, halves) for each in value]
+        return [fenced(each, tokens, fence, halves, spaces) for each in value]
     body = value.strip() if isinstance(value, str) else ""
     if not body or body in WORDS:
         return value
@@ -72,8 +79,9 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
         head = open_end(body[::-1], [token[::-1] for token in tokens])
         tail = min(open_end(body, tokens), len(body) - head)
     stop = len(body) - tail
-    # Spaces beside a token are within: a template may strip them.
-    names = rf"(?:(?<!\s)\s*)?(?:{either(tokens)})\s*"
+    names = either(tokens)
+    if spaces:
+        names = rf"(?:(?<!\s)\s*)?(?:{names})\s*"
     middle = re.sub(names, lambda found: found[0].join(fence), body[head:stop])
     ends = [end.join(fence) if end else "" for end in (body[:head], body[stop:])]
     return value.replace(body, middle.join(ends))
@@ -81,6 +89,9 @@ def fenced(value: Any, tokens: Collection[str], fence: str, halves: bool) -> Any
 
 # Rare letters: two of them are the fence. Python writes them as they are.
 FENCES = range(0x20000, 0x2A6E0)
+
+# Spaces beside a token, also as Python and JSON write them.
+EDGES = r"^(\s|\\[a-z][\da-f]*)+|(\s|\\[a-z][\da-f]*)+$"
 
 
 @lru_cache(maxsize=8)
@@ -185,8 +196,9 @@ def render(
     known = known | {"fence": fence}
     off = str.maketrans("", "", fence)
     bare = run(template, messages, known)
-    for halves in (True, False):  # they must not change what it writes
-        said = fenced(messages, tokens, fence, halves)
+    ways = ((True, False), (False, False), (True, True), (False, True))
+    for way in ways:  # fences must not change what it writes
+        said = fenced(messages, tokens, fence, *way)
         text = run(template, said, known)
         if text.translate(off) == bare:
             break
@@ -194,7 +206,9 @@ def render(
 
     def marked(found: re.Match) -> str:
         """What a fence is around, as it is; between two fences, names."""
-        text, body = found[0], found[0][1:-1].strip()
+        text, body = found[0], found[0][1:-1]
+        if way[1]:
+            body = re.sub(EDGES, "", body)
         if text[0] == left and any(body in token for token in tokens):
             return text
         return re.sub(names, lambda name: prefix + name[0], text)

@@ -55,10 +55,9 @@ def is_written(token: Any, template: str) -> bool:
 
     As it is, or built around a role: `'<|' + message.role + '|>'`.
     """
-    name = token.content
-    parts = set(re.findall(r"\w+|\W+", name))
-    around = parts - WORDS
-    if around and around != parts:
+    name, parts = token.content, re.findall(r"\w+|\W+", token.content)
+    around = [part for part in parts if part not in WORDS]
+    if 0 < len(around) < len(parts):
         return all(part in template for part in around)
     return not (name.isspace() or name in WORDS) and name in template
 
@@ -100,8 +99,7 @@ class Tokenizer:
         self.control = {i: n for i, n in named.items() if n not in words}
         # Nobody can type a name that every process makes anew.
         self.prefix = secrets.token_hex(8)
-        names = self.control.values()
-        self.safe = renamed(library, names, self.prefix)
+        self.safe = renamed(library, self.control.values(), self.prefix)
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike) -> "Tokenizer":

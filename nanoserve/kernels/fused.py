@@ -85,6 +85,6 @@ class FusedLlama:
         h = rms_norm(x, self.model.norm.weight, self.eps, delta)
         return linear(h, self.head)
 
-    def scores(self, *row, last: torch.Tensor | None = None) -> torch.Tensor:
-        """Both: `row` is what `stream` takes."""
-        return self.scores_of(*self.stream(*row), last)
+    def scores(self, *row, last: torch.Tensor | None = None, **rest) -> torch.Tensor:
+        """Both: `row` and `rest` are what `stream` takes."""
+        return self.scores_of(*self.stream(*row, **rest), last)
