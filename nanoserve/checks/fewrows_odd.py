@@ -7,7 +7,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from nanoserve.checks.common import BF16, F16, F64, agree, attempt, holds
+from nanoserve.checks.common import BF16, F16, agree, attempt, holds
 from nanoserve.checks.model import tokens
 from nanoserve.checks.products_switch import Products
 from nanoserve.comparison import compare
@@ -103,10 +103,11 @@ def check_changed(model: Llama) -> None:
                 same_as_plain("scores with another weight put in", twin, ids)
     with torch.no_grad(), few_rows(narrow, MADE):
         weight = narrow.blocks[0].mlp.up_proj.weight
-        for _ in range(4):  # what is freed may come to lie where the last one lay
+        wide = weight.double()
+        for _ in range(8):
             few(narrow, ids)
-            weight.data = -weight.data.to(F64)
-            weight.data = weight.data.float()
+            weight.data = wide.neg_()  # nothing else of its size is freed in between,
+            weight.data = wide.float()  # so this may come to lie where the last one lay
             same_as_plain("scores with other memory put in", narrow, ids)
 
 
