@@ -46,7 +46,7 @@ def test_a_usage_in_every_chunk(path, local):
     told = chunks(local, path, stream_options=options, n=2)
     whole = local.http.post(path, json=FORMS[path] | {"n": 2}).json()["usage"]
     written = [chunk["usage"]["completion_tokens"] for chunk in told]
-    assert written == sorted(written) and written[0] <= 1 and written[-1] == 12
+    assert written == sorted(written) and written[0] <= 6 and written[-1] == 12
     for chunk in told:
         used = chunk["usage"]
         assert used["prompt_tokens"] == whole["prompt_tokens"]
