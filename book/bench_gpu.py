@@ -80,7 +80,7 @@ def machine() -> dict:
 
 
 def results() -> Path:
-    """The file of this card: book/bench-gpu-h200.json, say; the pages of Week 5 read the H100's."""
+    """The file of this card: book/bench-gpu-h200.json, say. Week 5 reads it and the H100's."""
     name = torch.cuda.get_device_name().lower()
     card = next((word for word in name.split() if any(map(str.isdigit, word))), "card")
     return BOOK / ("bench-gpu.json" if card == "h100" else f"bench-gpu-{card}.json")
