@@ -45,6 +45,16 @@ def week2() -> str:
     return d.svg()
 
 
+def linked(d: Drawing, rows: list[tuple], w: float, h: float) -> None:
+    """A box for each piece, which leads to its day: x, y, words, where it stands, page."""
+    for x, y, words, where, page in rows:
+        d.link(page)
+        d.box(x, y, w, h, "ns-box ns-done")
+        d.text(x + w / 2, y + 19, words, "ns-text ns-strong", 19)
+        d.text(x + w / 2, y + 42, where, "ns-muted", 15)
+        d.end_link()
+
+
 def week3() -> str:
     """The engine: every piece that stands after Week 3, with its day."""
     d = Drawing(480, 560, "The engine after Week 3: from requests to texts, many at once")
@@ -61,12 +71,7 @@ def week3() -> str:
         (right, 304, "Llama", "model.py, Day 7", "day07"),
         (right, 400, "KVPool", "pool.py, Day 14", "day14"),
     ]
-    for x, y, words, where, page in rows:
-        d.link(page)
-        d.box(x, y, w, h, "ns-box ns-done")
-        d.text(x + w / 2, y + 19, words, "ns-text ns-strong", 19)
-        d.text(x + w / 2, y + 42, where, "ns-muted", 15)
-        d.end_link()
+    linked(d, rows, w, h)
     middle, other = left + w / 2, right + w / 2
     told = ["prompt, params", "", "Plan", "scores of the last", "ids"]
     below = [y for x, y, *_ in rows if x == left]
@@ -101,12 +106,7 @@ def week4() -> str:
         (right, 258, "Answer", "answer.py, Day 19", "day19"),
         (right, 358, "Metrics", "metrics.py, Day 21", "day21"),
     ]
-    for x, y, words, where, page in rows:
-        d.link(page)
-        d.box(x, y, w, h, "ns-box ns-done")
-        d.text(x + w / 2, y + 19, words, "ns-text ns-strong", 19)
-        d.text(x + w / 2, y + 42, where, "ns-muted", 15)
-        d.end_link()
+    linked(d, rows, w, h)
     middle, other = left + w / 2, right + w / 2
     told = [(16, "a client asks"), (116, "a body"), (216, "ids"), (316, "commands")]
     for y, words in (*told, (416, "step()")):
